@@ -1,0 +1,52 @@
+# Needs Python >= 3.11 with venv, and make; everything else goes into .venv.
+#   make demo ARGS="--fast"       make test ARGS="-k snapshot"       make bench ARGS=--quick
+
+PYTHON ?= python3
+WORKERS ?= 2
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+CORE := $(VENV)/.core
+DEV := $(VENV)/.dev
+BENCHMARKS = $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py))))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check all bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(CORE) ## train an agent from nothing on this machine's CPU (about 4 minutes)
+	$(BIN)/treegrpo demo $(ARGS)
+
+test: $(DEV) ## every test that needs no GPU, Docker or network
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+check: $(DEV) ## ruff, pyright, import directions, links of the docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest -q tests/unit/test_house.py tests/unit/test_docs.py
+
+all: check test ## check and test
+
+bench: $(DEV) ## every benchmark in full; writes benchmarks/results/
+	set -e; for name in $(BENCHMARKS); do \
+	    $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json $(ARGS); done
+
+clean: ## remove .venv, caches and build output; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Two stamps, so that a demo does not wait for the test tools. Each is renewed when the
+# dependencies change.
+$(CORE): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("treegrpo needs Python >= 3.11, and $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e .
+	@touch $@
+
+$(DEV): $(CORE)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@

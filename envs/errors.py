@@ -1,0 +1,82 @@
+"""Every error that a user can meet, in one tree.
+
+    TreegrpoError                 wrong input; the command line prints it and exits with 2
+    +-- UnknownEnv                no environment of that id
+    +-- UnknownOption             an option, key or name that does not exist
+    +-- UnknownSplit              the environment has no such split
+    +-- NoEpisode                 step, snapshot or fork before reset
+    +-- EpisodeOver               step after the end
+    +-- SnapshotUnsupported       state that cannot be captured, with the reasons
+    +-- DataFileError             a task file that cannot be read: file, line, field
+    +-- LogError                  an action log that is malformed or altered
+    +-- LawViolation              an environment breaks a law of the contract, with its name
+
+    GraderFailed                  (RuntimeError) score() raised: not the agent's fault
+
+What an agent does wrong (a malformed call, an unknown tool, bad arguments) is never an
+exception: it is an observation.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TreegrpoError(ValueError):
+    """Wrong input: the message says what was asked, what was found, what to do."""
+
+
+class UnknownEnv(TreegrpoError):
+    """No environment of that id is registered."""
+
+
+class UnknownOption(TreegrpoError):
+    """An option, key or name that does not exist."""
+
+
+class UnknownSplit(TreegrpoError):
+    """The environment has no such split."""
+
+
+class NoEpisode(TreegrpoError):
+    """The call needs an episode, and reset() was not called yet."""
+
+
+class EpisodeOver(TreegrpoError):
+    """The episode has ended; only reset() or restore() may follow."""
+
+
+class SnapshotUnsupported(TreegrpoError):
+    """State that cannot be captured; `reasons` lists each part that stands in the way."""
+
+    def __init__(self, reasons: Iterable[str]) -> None:
+        self.reasons = list(reasons)
+        super().__init__(
+            "Snapshot asked for, but part of the state cannot be captured: "
+            + "; ".join(self.reasons)
+            + ". Keep episode state in plain data under self.state, or give the class "
+            "__getstate__/__setstate__ and state_facts()."
+        )
+
+
+class DataFileError(TreegrpoError):
+    """A task file is missing, empty or malformed; names file, line and field."""
+
+
+class LogError(TreegrpoError):
+    """An action log is malformed, or was altered after it was written."""
+
+
+class LawViolation(TreegrpoError):
+    """An environment breaks a law of the contract; the message begins with the law's name."""
+
+
+class GraderFailed(RuntimeError):
+    """The environment's score() raised; the episode's outcome is unknown."""
+
+
+def suggest(word: str, choices: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the closest choice, or an empty string."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,8 @@
+"""The environments that ship: importing this module registers them."""
+
+from __future__ import annotations
+
+from treegrpo.envs.registry import register
+
+register("treegrpo/SearchQA-v0", "treegrpo.envs.suite.search_qa.env:SearchQAEnv")
+register("treegrpo/SQL-v0", "treegrpo.envs.suite.sql.env:SQLEnv")

@@ -1,0 +1,146 @@
+"""Tools: a method's type hints and docstring become a schema, its calls are validated.
+
+    @tool
+    def search(self, query: str, limit: int = 3) -> str:
+        "Search the documents."
+
+Validation and soft coercion ("3" -> 3) are pydantic's. A wrong call is an observation for
+the agent, never an exception for the caller.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast, overload
+
+import pydantic
+
+RESERVED = frozenset({"reset", "step", "snapshot", "restore", "fork", "close", "render", "score"})
+"""Control calls: an agent can never reach them, so no tool may take their name."""
+
+Effects = Literal["read", "write"]
+_MARK = "__treegrpo_tool__"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class BadArguments(Exception):
+    """Arguments that the tool does not accept; the text is meant for the agent."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool: its name, its schema and the method behind it.
+
+    `effects` is "write" when a call may change the state; `cost` is what a call takes from
+    the budget of tool calls.
+    """
+
+    name: str
+    description: str
+    effects: Effects
+    cost: int
+    arguments: type[pydantic.BaseModel]
+
+    def schema(self) -> dict[str, Any]:
+        """Return the OpenAI-style function schema, free of titles."""
+        parameters = _untitled(self.arguments.model_json_schema())
+        parameters.pop("additionalProperties", None)
+        function = {"name": self.name, "description": self.description, "parameters": parameters}
+        return {"type": "function", "function": function}
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """The names of the parameters, in the method's order."""
+        return list(self.arguments.model_fields)
+
+    def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments coerced to the declared types.
+
+        Raises:
+            BadArguments: one line that names each wrong argument.
+        """
+        try:
+            model = self.arguments.model_validate(arguments)
+        except pydantic.ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors()
+            )
+            wanted = ", ".join(self.parameter_names) or "no arguments"
+            raise BadArguments(f"{faults}. {self.name} takes: {wanted}.") from None
+        return {name: getattr(model, name) for name in self.parameter_names}
+
+
+@overload
+def tool(function: F) -> F: ...
+@overload
+def tool(*, effects: Effects = "read", cost: int = 1) -> Callable[[F], F]: ...
+def tool(
+    function: F | None = None, *, effects: Effects = "read", cost: int = 1
+) -> F | Callable[[F], F]:
+    """Return the method, marked as a tool of its environment.
+
+    Args:
+        function: the method; its docstring's first paragraph is the description.
+        effects: "write" when a call may change the episode's state.
+        cost: what one call takes from the budget of tool calls.
+    """
+
+    def mark(method: F) -> F:
+        setattr(method, _MARK, (effects, cost))
+        return method
+
+    return mark if function is None else mark(function)
+
+
+def collect_tools(owner: type) -> dict[str, Tool]:
+    """Return the tools of a class by name, in the order of their definition.
+
+    Raises:
+        TypeError: a reserved name, or a parameter without a type hint (the author's bug).
+    """
+    found: dict[str, Tool] = {}
+    for klass in reversed(owner.__mro__):
+        for name, member in vars(klass).items():
+            marked = getattr(member, _MARK, None)
+            if marked is not None:
+                found[name] = _build(name, member, *cast("tuple[Effects, int]", marked))
+    return found
+
+
+def _build(name: str, method: Callable[..., Any], effects: Effects, cost: int) -> Tool:
+    if name in RESERVED:
+        raise TypeError(f"A tool cannot be called '{name}': it is a control call. Rename the tool.")
+    description, details = _parse_docstring(inspect.getdoc(method) or "")
+    hints = typing.get_type_hints(method)
+    fields: dict[str, Any] = {}
+    for parameter in list(inspect.signature(method).parameters.values())[1:]:
+        if parameter.name not in hints:
+            raise TypeError(f"Tool '{name}': parameter '{parameter.name}' needs a type hint.")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        info = pydantic.Field(default=default, description=details.get(parameter.name))
+        fields[parameter.name] = (hints[parameter.name], info)
+    config = pydantic.ConfigDict(extra="forbid")
+    arguments = pydantic.create_model(name, __config__=config, **fields)
+    return Tool(name, description, effects, cost, arguments)
+
+
+def _parse_docstring(doc: str) -> tuple[str, dict[str, str]]:
+    """Return the first paragraph and the descriptions under "Args:"."""
+    description = " ".join(doc.split("\n\n")[0].split())
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", doc, re.MULTILINE)
+    lines = section.group(1) if section else ""
+    items = re.findall(r"^ {4}(\w+):\s*(.+(?:\n {8,}.+)*)", lines, re.MULTILINE)
+    return description, {name: " ".join(text.split()) for name, text in items}
+
+
+def _untitled(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        items = cast("dict[str, Any]", schema).items()
+        return {k: _untitled(v) for k, v in items if not (k == "title" and isinstance(v, str))}
+    if isinstance(schema, list):
+        return [_untitled(item) for item in cast("list[Any]", schema)]
+    return schema

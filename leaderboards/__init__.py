@@ -1,0 +1,1 @@
+"""Results that others can verify: evaluate an agent, replay a bundle, rank (no torch here)."""

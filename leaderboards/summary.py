@@ -1,0 +1,111 @@
+"""The numbers of a bundle, recomputed from its episodes; none of them is stored in it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from treegrpo.leaderboards.bundle import Bundle
+from treegrpo.leaderboards.errors import TasksDiffer
+from treegrpo.leaderboards.schema import EpisodeRecord
+from treegrpo.leaderboards.stats import (
+    UNIT,
+    Interval,
+    PairedDifference,
+    clustered_interval,
+    grouped_intervals,
+    paired_difference,
+)
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """Scores of one bundle with 95 % intervals over tasks.
+
+    `turns` and `tool_calls` are means per episode, `sampled_tokens` and `wall_seconds` totals;
+    `sampled_tokens` is None as soon as one episode has no count. `failures` counts episodes by
+    who made them fail; they scored 0.
+    """
+
+    agent: str
+    env_id: str
+    split: str
+    num_tasks: int
+    trials: int
+    success: Interval
+    reward: Interval
+    success_by_difficulty: dict[int, Interval]
+    turns: float
+    tool_calls: float
+    sampled_tokens: int | None
+    wall_seconds: float
+    end_reasons: dict[str, int]
+    failures: dict[str, int]
+    digest: str
+
+
+def summarise(bundle: Bundle) -> EvaluationSummary:
+    """Return the scores of a bundle."""
+    manifest, episodes = bundle.manifest, bundle.episodes
+    difficulties = {
+        str(task.index): task.difficulty for task in manifest.tasks if task.difficulty is not None
+    }
+    success = _by_task(episodes, lambda episode: float(episode.success))
+    tokens = [episode.sampled_tokens for episode in episodes]
+    counted = [count for count in tokens if count is not None]
+    return EvaluationSummary(
+        agent=manifest.agent.name,
+        env_id=manifest.env_id,
+        split=manifest.split,
+        num_tasks=manifest.num_tasks,
+        trials=manifest.trials,
+        success=clustered_interval(success, bounds=UNIT),
+        reward=clustered_interval(_by_task(episodes, lambda episode: float(episode.reward))),
+        success_by_difficulty=grouped_intervals(success, difficulties, bounds=UNIT),
+        turns=sum(episode.turns for episode in episodes) / len(episodes),
+        tool_calls=sum(episode.tool_calls for episode in episodes) / len(episodes),
+        sampled_tokens=sum(counted) if len(counted) == len(tokens) else None,
+        wall_seconds=sum(episode.wall_seconds for episode in episodes),
+        end_reasons=_counts(episode.end_reason for episode in episodes),
+        failures=_counts(episode.failure for episode in episodes),
+        digest=bundle.digest,
+    )
+
+
+def compare(before: Bundle, after: Bundle) -> dict[str, PairedDifference]:
+    """Return after minus before in success: "all", and by difficulty ("1", "2", ...).
+
+    Raises:
+        TasksDiffer: other environment, split or tasks.
+    """
+    first, second = before.manifest, after.manifest
+    for field in ("env_id", "env_kwargs", "split", "tasks"):
+        if getattr(first, field) != getattr(second, field):
+            raise TasksDiffer(
+                f"Comparing '{before.path}' with '{after.path}' asked for, but their {field} "
+                "differ. Evaluate both agents on the same env, split and tasks."
+            )
+    groups: dict[str, list[str]] = {"all": [str(task.index) for task in first.tasks]}
+    for level in sorted({task.difficulty for task in first.tasks if task.difficulty is not None}):
+        groups[str(level)] = [str(t.index) for t in first.tasks if t.difficulty == level]
+    outcomes = [_by_task(b.episodes, lambda e: float(e.success)) for b in (before, after)]
+    return {
+        name: paired_difference(
+            *({task: found[task] for task in tasks} for found in outcomes), bounds=UNIT
+        )
+        for name, tasks in groups.items()
+    }
+
+
+def _by_task(
+    episodes: Sequence[EpisodeRecord], value: Callable[[EpisodeRecord], float]
+) -> dict[str, list[float]]:
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for episode in episodes:
+        found[str(episode.index)].append(value(episode))
+    return dict(found)
+
+
+def _counts(names: Iterable[str | None]) -> dict[str, int]:
+    return dict(sorted(Counter(name for name in names if name is not None).items()))

@@ -1,0 +1,40 @@
+"""What every test runs under: one thread per process, no network, seeded examples."""
+
+import os
+
+# Read by the libraries when they are first imported, so set before any test module loads.
+# One thread: two workers on two cores must not fight, and sums keep one order.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_variable] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# What the machine or the CI adds must not change what a test sees: credentials, and the
+# variables that make rich and typer colour or wrap their output.
+for _variable in ("HF_TOKEN", "HF_ENDPOINT", "HF_HOME", "PYTHONHASHSEED"):
+    os.environ.pop(_variable, None)
+for _variable in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "LINES"):
+    os.environ.pop(_variable, None)
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# No deadline and no "too slow": both measure the machine, not the code. CI repeats itself.
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot run, with the reason in the totals."""
+    if item.get_closest_marker("gpu") and not _has_gpu():
+        pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("docker") and not os.path.exists("/var/run/docker.sock"):
+        pytest.skip("needs a Docker daemon at /var/run/docker.sock")
+
+
+def _has_gpu() -> bool:
+    # Asked only for marked tests: importing torch takes seconds.
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,322 @@
+"""treegrpo.losses and treegrpo.weighting against plain loops over tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from treegrpo.envs.errors import TreegrpoError, UnknownOption
+from treegrpo.losses import (
+    Edges,
+    LossOptions,
+    LossResult,
+    drop_loss,
+    get_loss,
+    grpo,
+    loss,
+    loss_names,
+    merge,
+    sft,
+    summarise,
+)
+from treegrpo.weighting import edge_weights
+
+ALL_ON = LossOptions(clip_low=0.2, clip_high=0.3, dual_clip=1.5, kl_beta=0.1)
+
+
+def vector(*numbers: float) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def batch(size: int = 40, seed: int = 0) -> tuple[Tensor, Edges, Tensor]:
+    """Log-probs with ratios on both sides of every bound, flat edges, their advantages."""
+    random = torch.Generator().manual_seed(seed)
+    old_E, noise_E, adv_E, ref_E, weight_E = torch.randn(
+        5, size, generator=random, dtype=torch.float64
+    )
+    logp_E = (old_E + 0.5 * noise_E).requires_grad_()
+    return logp_E, Edges.flat(old_E, adv_E, weight_E.abs() / size, ref_E), adv_E
+
+
+def gradient(result: LossResult, logp_E: Tensor) -> Tensor:
+    return torch.autograd.grad(result.loss, logp_E)[0]
+
+
+def naive_token(logp: Tensor, old: float, advantage: float, ref: float) -> tuple[Tensor, bool]:
+    """One token as the papers print it, with the options of ALL_ON; and if it was clipped."""
+    ratio = torch.exp(logp - old)
+    clipped = torch.minimum(torch.maximum(ratio, vector(0.8)[0]), vector(1.3)[0])
+    objective = torch.minimum(ratio * advantage, clipped * advantage)
+    if advantage < 0:
+        objective = torch.maximum(objective, vector(1.5 * advantage)[0])
+    (slope,) = torch.autograd.grad(objective, logp, retain_graph=True)
+    divergence = torch.exp(ref - logp) - (ref - logp) - 1
+    return 0.1 * divergence - objective, float(slope) == 0
+
+
+def test_grpo_equals_the_naive_loss_and_gradient() -> None:
+    logp_E, edges, adv_E = batch()
+    assert edges.ref_logp_E is not None
+    tokens = [
+        naive_token(logp_E[e], float(edges.old_logp_E[e]), float(adv_E[e]), float(ref))
+        for e, ref in enumerate(edges.ref_logp_E)
+    ]
+    terms = [w * value for w, (value, _) in zip(edges.weight_E, tokens, strict=True)]
+    expected = torch.stack(terms).sum()
+    result = grpo(logp_E, edges, ALL_ON)
+    torch.testing.assert_close(result.loss, expected, rtol=1e-12, atol=1e-12)
+    (expected_grad,) = torch.autograd.grad(expected, logp_E)
+    torch.testing.assert_close(gradient(result, logp_E), expected_grad, rtol=1e-12, atol=1e-12)
+
+    mass_E = edges.weight_E * adv_E.abs()
+    clipped_E = torch.tensor([clipped for _, clipped in tokens])
+    share = summarise([result.metrics])["clip_share"]
+    assert 0 < share < 1
+    assert share == pytest.approx(float(mass_E[clipped_E].sum() / mass_E.sum()), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "dual_clip", "expected", "slope"),
+    [
+        (2.0, 1.1, None, -2.2, -2.2),
+        (2.0, 1.5, None, -2.6, 0.0),
+        (2.0, 0.5, None, -1.0, -1.0),
+        (-2.0, 0.9, None, 1.8, 1.8),
+        (-2.0, 0.5, None, 1.6, 0.0),
+        (-2.0, 5.0, None, 10.0, 10.0),
+        (-2.0, 5.0, 3.0, 6.0, 0.0),
+        (2.0, 5.0, 3.0, -2.6, 0.0),
+    ],
+)
+def test_grpo_clips_by_hand(
+    advantage: float, ratio: float, dual_clip: float | None, expected: float, slope: float
+) -> None:
+    options = LossOptions(clip_low=0.2, clip_high=0.3, dual_clip=dual_clip)
+    logp_E = vector(math.log(ratio) - 1).requires_grad_()
+    edges = Edges.flat(vector(-1), vector(advantage), vector(1))
+    result = grpo(logp_E, edges, options)
+    assert float(result.loss.detach()) == pytest.approx(expected)
+    assert float(gradient(result, logp_E)) == pytest.approx(slope)
+    assert summarise([result.metrics])["clip_share"] == (slope == 0)
+
+
+def test_first_step_gradient_is_reinforce() -> None:
+    logp_E, edges, adv_E = batch()
+    assert float(logp_E.detach().std()) > 0.5
+    fresh = Edges.flat(logp_E.detach(), adv_E, edges.weight_E)
+    result = grpo(logp_E, fresh, LossOptions())
+    reinforce = -(edges.weight_E * adv_E * logp_E).sum()
+    (expected,) = torch.autograd.grad(reinforce, logp_E)
+    assert torch.equal(gradient(result, logp_E), expected)
+    numbers = summarise([result.metrics])
+    assert numbers["clip_share"] == numbers["kl_sampler"] == numbers["max_abs_log_ratio"] == 0
+    assert numbers["ratio_mean"] == pytest.approx(float(edges.weight_E.sum()))
+
+
+@pytest.mark.parametrize("name", ["grpo", "sft"])
+def test_edges_without_weight_have_no_gradient(name: str) -> None:
+    logp_E, edges, adv_E = batch()
+    assert edges.ref_logp_E is not None
+    weight_E = edges.weight_E * (torch.arange(len(adv_E)) % 2)
+    masked = Edges.flat(edges.old_logp_E, adv_E, weight_E, edges.ref_logp_E)
+    grad_E = gradient(get_loss(name)(logp_E, masked, ALL_ON), logp_E)
+    assert torch.equal(grad_E == 0, weight_E == 0)
+
+
+@pytest.mark.parametrize("name", ["grpo", "sft"])
+@pytest.mark.parametrize("seed", range(3))
+def test_numeric_gradient(name: str, seed: int) -> None:
+    logp_E, edges, _ = batch(12, seed)
+    # A numeric slope across a kink is neither side's: keep away from the three bounds.
+    ratio_E = (logp_E - edges.old_logp_E).detach().exp()
+    for bound in (0.8, 1.3, 1.5):
+        assert float((ratio_E - bound).abs().min()) > 1e-4
+
+    def scalar(logp_E: Tensor) -> Tensor:
+        return get_loss(name)(logp_E, edges, ALL_ON).loss
+
+    assert torch.autograd.gradcheck(scalar, (logp_E,), eps=1e-6, atol=1e-8)
+
+
+def test_micro_batches_add() -> None:
+    logp_E, edges, adv_E = batch()
+    assert edges.ref_logp_E is not None
+    parts = [
+        grpo(
+            logp_E[part],
+            Edges.flat(
+                edges.old_logp_E[part], adv_E[part], edges.weight_E[part], edges.ref_logp_E[part]
+            ),
+            ALL_ON,
+        )
+        for part in (slice(0, 7), slice(7, 7), slice(7, 40))
+    ]
+    whole = grpo(logp_E, edges, ALL_ON)
+    torch.testing.assert_close(sum(part.loss for part in parts), whole.loss, rtol=1e-12, atol=0)
+    together = summarise([part.metrics for part in parts])
+    assert together == pytest.approx(summarise([whole.metrics]), rel=1e-12)
+    assert set(together) == {
+        "clip_share",
+        "kl_reference",
+        "kl_sampler",
+        "max_abs_log_ratio",
+        "ratio_mean",
+    }
+    log_ratio_E = (logp_E - edges.old_logp_E).detach()
+    assert together["max_abs_log_ratio"] == float(log_ratio_E.abs().max())
+
+
+def test_merge_adds_sums_and_keeps_maxima() -> None:
+    first = {"max_gap": vector(3)[0], "mass": vector(1)[0]}
+    second = {"max_gap": vector(2)[0], "mass": vector(5)[0], "extra": vector(7)[0]}
+    merged = {name: float(value) for name, value in merge([first, second]).items()}
+    assert merged == {"max_gap": 3, "mass": 6, "extra": 7}
+    assert summarise([]) == {}
+
+
+def test_metrics_are_detached() -> None:
+    logp_E, edges, _ = batch()
+    for name in ("grpo", "sft"):
+        metrics = get_loss(name)(logp_E, edges, ALL_ON).metrics
+        assert metrics
+        assert not any(value.requires_grad for value in metrics.values())
+
+
+def test_kl_to_the_reference_is_zero_at_equality_and_positive_elsewhere() -> None:
+    logp_E, edges, _ = batch()
+    zero_E = torch.zeros_like(edges.weight_E)
+    options = LossOptions(kl_beta=2.0)
+    equal = Edges(edges.old_logp_E, zero_E, zero_E, edges.weight_E, logp_E.detach())
+    result = grpo(logp_E, equal, options)
+    assert float(result.loss.detach()) == 0
+    assert torch.equal(gradient(result, logp_E), zero_E)
+    apart = Edges(edges.old_logp_E, zero_E, zero_E, edges.weight_E, edges.ref_logp_E)
+    result = grpo(logp_E, apart, options)
+    assert float(result.loss.detach()) == pytest.approx(2 * float(result.metrics["kl_reference"]))
+    assert float(result.metrics["kl_reference"]) > 0
+    # Down the gradient, each log-prob moves towards the reference's.
+    assert edges.ref_logp_E is not None
+    step_E = -gradient(result, logp_E)
+    assert bool((step_E.sign() == (edges.ref_logp_E - logp_E).sign()).all())
+
+
+def test_kl_needs_a_reference() -> None:
+    logp_E, edges, adv_E = batch()
+    bare = Edges.flat(edges.old_logp_E, adv_E, edges.weight_E)
+    with pytest.raises(TreegrpoError, match="kl_beta above 0"):
+        grpo(logp_E, bare, LossOptions(kl_beta=0.1))
+    assert "kl_reference" not in grpo(logp_E, edges, LossOptions()).metrics
+
+
+@pytest.mark.parametrize("gap", [1000.0, -1000.0])
+def test_log_ratios_are_bounded(gap: float) -> None:
+    logp_E = vector(gap).requires_grad_()
+    edges = Edges.flat(vector(0), vector(-1), vector(1), vector(0))
+    result = grpo(logp_E, edges, LossOptions(kl_beta=1.0))
+    kl = math.expm1(-math.copysign(20, gap)) + math.copysign(20, gap)
+    surrogate = math.exp(20) if gap > 0 else 0.8
+    assert float(result.loss.detach()) == pytest.approx(surrogate + kl)
+    assert float(gradient(result, logp_E)) == 0
+    assert float(result.metrics["max_abs_log_ratio"]) == 1000
+
+
+def test_sft_is_the_weighted_negative_log_likelihood() -> None:
+    logp_E = vector(-1, -2, -4).requires_grad_()
+    result = sft(logp_E, Edges.supervised(vector(0.5, 0.25, 0.25)), LossOptions())
+    assert float(result.loss.detach()) == 2.0
+    assert torch.equal(gradient(result, logp_E), vector(-0.5, -0.25, -0.25))
+    assert summarise([result.metrics]) == {"nll": 2.0}
+
+
+@pytest.mark.parametrize("name", ["grpo", "sft"])
+def test_no_edges_no_loss(name: str) -> None:
+    none_E = torch.zeros(0, requires_grad=True)
+    result = get_loss(name)(none_E, Edges.supervised(torch.zeros(0)), LossOptions())
+    assert float(result.loss.detach()) == 0
+    assert all(number == 0 for number in summarise([result.metrics]).values())
+
+
+def test_shapes_that_would_broadcast_are_refused() -> None:
+    logp_E, edges, _ = batch(4)
+    with pytest.raises(
+        TreegrpoError, match=r"Loss 'grpo' needs one log-prob per edge, 4; .*\(1,\)"
+    ):
+        grpo(logp_E[:1], edges, LossOptions())
+    with pytest.raises(TreegrpoError, match="Loss 'sft' needs one log-prob per edge"):
+        sft(logp_E[:, None], edges, LossOptions())
+    four, one = torch.zeros(4), torch.zeros(1)
+    for fields in ((one, four, four, four), (four, four, four, one), (four, four, four, four, one)):
+        with pytest.raises(TreegrpoError, match="vectors of one length"):
+            Edges(*fields)
+    with pytest.raises(TreegrpoError, match="vectors of one length"):
+        Edges.supervised(torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"clip_low": 1.0},
+        {"clip_low": -0.1},
+        {"clip_high": -0.1},
+        {"dual_clip": 1.0},
+        {"kl_beta": -1.0},
+        {"kl_beta": float("nan")},
+        {"clip": 0.2},
+    ],
+)
+def test_options_are_checked(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        LossOptions.model_validate(wrong)
+
+
+def test_unknown_loss_suggests() -> None:
+    with pytest.raises(UnknownOption, match=r"Unknown loss 'gpro'. Did you mean 'grpo'\?"):
+        get_loss("gpro")
+    with pytest.raises(UnknownOption):
+        drop_loss("gpro")
+
+
+@pytest.fixture
+def mine() -> Iterator[str]:
+    yield "mine"
+    drop_loss("mine")
+
+
+def test_users_add_a_loss_by_a_decorator(mine: str) -> None:
+    @loss(mine)
+    def mean_square(logp_E: Tensor, edges: Edges, options: LossOptions) -> LossResult:
+        """Return a mean square."""
+        return LossResult((edges.weight_E * logp_E.square()).sum(), {})
+
+    assert loss_names() == ["grpo", "mine", "sft"]
+    result = get_loss(mine)(vector(2, 4), Edges.supervised(vector(0.5, 0.5)), LossOptions())
+    assert float(result.loss) == 10
+    assert mean_square.__doc__ == "Return a mean square."
+    with pytest.raises(TreegrpoError, match=r"Loss 'mine' .* the name is taken"):
+        loss(mine)(mean_square)
+
+
+def test_token_mean_weighs_every_token_alike() -> None:
+    assert edge_weights([2, 0, 6], "token_mean") == [1 / 8, 0, 1 / 8]
+
+
+def test_sequence_mean_weighs_every_leaf_alike() -> None:
+    assert edge_weights([2, 0, 6], "sequence_mean") == [1 / 4, 0, 1 / 12]
+
+
+@pytest.mark.parametrize("normaliser", ["token_mean", "sequence_mean"])
+def test_nothing_trained_weighs_nothing(normaliser: str) -> None:
+    assert edge_weights([], normaliser) == []
+    assert edge_weights([0, 0], normaliser) == [0, 0]
+
+
+def test_weights_refuse_bad_input() -> None:
+    with pytest.raises(UnknownOption, match=r"'tokenmean'. Did you mean 'token_mean'\?"):
+        edge_weights([1], "tokenmean")
+    with pytest.raises(TreegrpoError, match="-1 trained tokens"):
+        edge_weights([1, -1], "token_mean")

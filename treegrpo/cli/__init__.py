@@ -1,0 +1,1 @@
+"""The command line: the roof of the house, and the only part that imports every floor."""

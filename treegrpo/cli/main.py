@@ -1,0 +1,96 @@
+"""The command `treegrpo`: its subcommands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import treegrpo
+from treegrpo.cli import demo, train
+from treegrpo.cli.leaderboard import eval_command, leaderboard_app
+from treegrpo.envs.errors import TreegrpoError
+
+app = typer.Typer(
+    help="Train tool-using agents on rollout trees, and publish scores that can be replayed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _folder_agent(folder: Path) -> Any:
+    from treegrpo.cli.policy import load_policy  # torch, only when a folder is named
+
+    return load_policy(folder)
+
+
+app.command("demo")(demo.demo_command)
+app.command("train")(train.train_command)
+app.command("eval")(eval_command(_folder_agent))
+app.add_typer(leaderboard_app, name="leaderboard")
+
+
+@app.command("list")
+def list_command() -> None:
+    """List the registered environments."""
+    from treegrpo.envs import list_envs
+
+    for env_id in list_envs():
+        typer.echo(env_id)
+
+
+@app.command("check")
+def check_command(
+    env: Annotated[str, typer.Argument(help="Environment id, such as treegrpo/SearchQA-v0.")],
+) -> None:
+    """Check an environment against the laws of snapshots, restores and forks."""
+    from treegrpo.envs import check_env_laws
+
+    for report in check_env_laws(env):
+        typer.echo(f"{report.law}: holds ({report.checks} checks)")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(treegrpo.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train tool-using agents on rollout trees, and publish scores that can be replayed."""
+
+
+def main() -> None:
+    """Run the command line; a user's error is one message and exit code 2."""
+    warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
+    try:
+        app()
+    except TreegrpoError as error:
+        _fail(str(error))
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        _fail(f"Reading or writing{where} failed: {error.strerror or error}. Check path and space.")
+    except KeyboardInterrupt:
+        _note("Stopped. What was finished is kept; the same command goes on from there.")
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"Error: {message}", style="red", markup=False
+    )
+    sys.exit(2)
+
+
+def _note(message: str) -> None:
+    Console(stderr=True).print(message, markup=False)

@@ -1,0 +1,99 @@
+"""A model folder as an agent of the leaderboard: all live episodes are decoded as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from treegrpo.chat import ChatFormat
+from treegrpo.engine.base import Context, SamplingParams
+from treegrpo.engine.hf import HFEngine
+from treegrpo.envs.digest import digest, digest_bytes, stable_seed
+from treegrpo.leaderboards.agents import EpisodeView
+from treegrpo.loading import load_model
+
+
+class PolicyAgent:
+    """Plays with a model; keeps each episode's context, so nothing is computed twice."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        weights_digest: str,
+        temperature: float = 1.0,
+        max_action_tokens: int = 64,
+    ) -> None:
+        """Borrow the model; `weights_digest` identifies it in the bundle."""
+        self.name, self.digest = name, weights_digest
+        self.settings: Mapping[str, JsonValue] = {
+            "temperature": temperature,
+            "max_action_tokens": max_action_tokens,
+        }
+        self._chat = ChatFormat(tokenizer)
+        self._engine = HFEngine(model)
+        self._params = SamplingParams(
+            max_tokens=max_action_tokens,
+            temperature=temperature,
+            stop_ids=frozenset(self._chat.stop_ids),
+        )
+        self._contexts: dict[str, Context] = {}
+        self._turns: dict[str, int] = {}
+        self._tokens: dict[str, int] = {}
+        self._closing: dict[str, list[int]] = {}
+
+    def act(self, episodes: Sequence[EpisodeView]) -> list[str]:
+        """Return one sampled action per episode; what is kept changes only on success."""
+        contexts = [self._continued(view) for view in episodes]
+        seeds = [stable_seed(view.seed, self._turns.get(view.key, 0)) for view in episodes]
+        outputs = self._engine.sample(contexts, self._params, seeds)
+        texts: list[str] = []
+        for view, context, output in zip(episodes, contexts, outputs, strict=True):
+            if view.key in self._contexts:
+                self._engine.release(self._contexts[view.key])
+            self._contexts[view.key] = context
+            self._turns[view.key] = self._turns.get(view.key, 0) + 1
+            self._tokens[view.key] = self._tokens.get(view.key, 0) + len(output.ids)
+            self._closing[view.key] = [] if output.stopped else self._chat.close_ids(output.ids)
+            texts.append(self._chat.decode_action(output.ids))
+        return texts
+
+    def finish(self, key: str) -> int | None:
+        """Forget the episode; return the tokens sampled in it."""
+        if key in self._contexts:
+            self._engine.release(self._contexts.pop(key))
+        self._turns.pop(key, None)
+        self._closing.pop(key, None)
+        return self._tokens.pop(key, None)
+
+    def _continued(self, view: EpisodeView) -> Context:
+        """Return a context that ends with what the episode has just shown."""
+        if view.key not in self._contexts:
+            ids = self._chat.opening_ids(view.messages_delta, view.env.tool_schemas())
+            return self._engine.start(ids)
+        [context] = self._engine.fork(self._contexts[view.key], 1)
+        observed = self._chat.observation_ids(view.messages_delta)
+        self._engine.prefill(context, [*self._closing[view.key], *observed])
+        return context
+
+
+def load_policy(folder: Path) -> PolicyAgent:
+    """Return the agent of a Hugging Face folder, sampling at temperature 1.
+
+    Raises:
+        TreegrpoError: no model there, or one whose chat template or cache cannot be used.
+    """
+    model, tokenizer = load_model(str(folder))
+    return PolicyAgent(model, tokenizer, name=folder.name, weights_digest=folder_digest(folder))
+
+
+def folder_digest(folder: Path) -> str:
+    """Return a digest of the model's weights, configuration and tokenizer."""
+    kinds = (".safetensors", ".json", ".jinja", ".model", ".bin")
+    files = sorted(path for path in folder.iterdir() if path.suffix in kinds)
+    return digest([[path.name, digest_bytes(path.read_bytes())] for path in files])

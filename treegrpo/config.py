@@ -1,0 +1,313 @@
+"""The one configuration of the trainer, and how it is read.
+
+    config = load_config(Path("run.toml"), ["lr=3e-4", "env_kwargs.max_turns=6"])
+
+Sources, each overriding the one before: the defaults below, `base`, the TOML file, the
+`key=value` overrides. A key that does not exist, a value out of range and a setting that has
+no effect are errors. Nothing is read from environment variables.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from treegrpo.envs.digest import digest as digest_value
+from treegrpo.envs.errors import TreegrpoError, suggest
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1)]
+# TOML and JSON have lists only; strict mode would refuse them where a tuple is meant.
+Levels = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ConfigError(TreegrpoError):
+    """A configuration that cannot be used; one line per problem: key, given, allowed."""
+
+
+class TrainConfig(BaseModel):
+    """Every setting of a training run; immutable, complete, and written with each run."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    # What is trained, on what, and where the run is written.
+    model: Name
+    """Folder or hub id of a causal language model whose tokenizer has a chat template."""
+    env: Name
+    """Id of a registered environment, such as treegrpo/SearchQA-v0."""
+    env_kwargs: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    """Keyword arguments of the environment; one at a time on the command line: env_kwargs.x=1."""
+    split: Name = "train"
+    """Split of the environment that questions are drawn from."""
+    difficulty: Count | Levels | None = None
+    """Difficulty of the questions: one level, a list to cycle through, or the environment's own."""
+    out: Name = "runs/train"
+    """Folder that the run is written to."""
+    seed: CountOrZero = 0
+    """The run's only source of randomness."""
+    steps: Count = 50
+    """Training steps; each samples `questions` questions and updates the weights."""
+
+    # The trees: M trunks, N forks a round, L rounds.
+    questions: Count = 14
+    """Questions per step."""
+    trunks: Count = 4
+    """M: trees per question, each begun from reset."""
+    forks: CountOrZero = 2
+    """N: nodes of each tree that are forked in one round; 0 makes plain chains."""
+    rounds: CountOrZero = 1
+    """L: rounds of forking; 0 makes plain chains."""
+    noise: Literal["inherit", "shared", "fresh"] = "inherit"
+    """Environment randomness of siblings: the parent's stream, one seed for all, or a new one."""
+
+    # Sampling.
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Sampling temperature; log-probabilities are those of the tempered distribution."""
+    max_action_tokens: Count = 64
+    """Most tokens sampled for one agent step."""
+    max_context_tokens: Count = 2048
+    """Most tokens of one episode, prompt and observations included."""
+
+    # Hard budgets, counted once per edge of the tree; none means no limit.
+    max_sampled_tokens_per_question: Count | None = None
+    """Sampled tokens that all trees of one question may spend together."""
+    max_tool_calls_per_question: Count | None = None
+    """Tool calls that all trees of one question may spend together."""
+    max_sampled_tokens: Count | None = None
+    """Sampled tokens of the whole run; training stops when they are spent."""
+
+    # Credit and loss.
+    credit: Name = "intra_inter"
+    """Estimator that turns the rewards of a question's leaves into advantages."""
+    loss: Name = "grpo"
+    """Loss over the sampled tokens."""
+    normaliser: Name = "token_mean"
+    """What the summed loss of an update is divided by."""
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The probability ratio is clipped from below at 1 - clip_low."""
+    clip_high: Annotated[float, Field(gt=0)] = 0.2
+    """The probability ratio is clipped from above at 1 + clip_high."""
+    dual_clip: Annotated[float, Field(gt=1)] | None = None
+    """Bound, in multiples of the advantage, on the loss of tokens with negative advantage."""
+    kl_beta: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL penalty (k3) to the starting weights; 0 keeps no reference model."""
+
+    # Optimiser (AdamW).
+    lr: Annotated[float, Field(gt=0)] = 4e-4
+    """Peak learning rate."""
+    lr_schedule: Literal["linear", "constant"] = "linear"
+    """Learning rate after the warm-up: linear decay to zero at the last step, or constant."""
+    warmup_steps: CountOrZero = 0
+    """Steps over which the learning rate rises from zero."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay."""
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)
+    """Decay rates of the first and second moments."""
+    grad_clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the whole gradient."""
+    epochs: Count = 1
+    """Passes over each step's rollouts."""
+    minibatches: Count = 1
+    """Updates per pass; each takes an equal share of the questions."""
+    micro_batch_tokens: Count = 16_384
+    """Most padded tokens in one forward pass: bounds memory, does not change the gradient."""
+
+    # Bookkeeping and machine.
+    checkpoint_every: Count = 10
+    """Steps between checkpoints; the last step always writes one."""
+    save_trees: CountOrZero = 8
+    """Questions whose trees are saved with each checkpoint."""
+    threads: Count | None = None
+    """CPU threads of torch; none leaves torch's own choice."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """Where the model runs: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the weights."""
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        problems = list(_disagreements(self))
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def load_config(
+    toml_path: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
+) -> TrainConfig:
+    """Return the configuration resolved from all sources.
+
+    Args:
+        toml_path: a TOML file whose keys are the fields of `TrainConfig`.
+        overrides: `key=value` words; a value is a TOML literal, `none`, or else plain text.
+        base: field values that the file and the overrides replace; paths count as text.
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown key, a value that is not allowed;
+            the message names every problem at once.
+    """
+    values: dict[str, Any] = {}
+    for source in (base or {}, _read_toml(toml_path), _parse_overrides(overrides)):
+        _merge(values, source)
+    unknown = [_unknown_key(key) for key in values if key not in TrainConfig.model_fields]
+    if unknown:
+        raise ConfigError("\n".join(unknown))
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, values)) from None
+
+
+def digest(config: TrainConfig) -> str:
+    """Return the sha256 over every setting; equal settings, equal digest."""
+    return digest_value(config.model_dump(mode="json"))
+
+
+def _disagreements(config: TrainConfig) -> Iterable[str]:
+    """Yield one line for each pair of settings that exclude each other."""
+    c = config
+    if bool(c.forks) != bool(c.rounds):
+        idle, other = ("forks", "rounds") if c.forks else ("rounds", "forks")
+        value = getattr(c, idle)
+        yield f"{idle}: {value} has no effect with {other}=0; set both to 0 for chains, or neither"
+    if c.trunks == 1 and not c.forks:
+        yield "trunks: 1 without forks leaves nothing to compare; allowed: at least 2, or forks"
+    if c.max_action_tokens >= c.max_context_tokens:
+        yield (
+            f"max_action_tokens: {c.max_action_tokens} does not fit into "
+            f"max_context_tokens={c.max_context_tokens}; allowed: less"
+        )
+    if c.warmup_steps >= c.steps:
+        yield f"warmup_steps: {c.warmup_steps} never ends; allowed: less than steps={c.steps}"
+    if c.minibatches > c.questions:
+        yield f"minibatches: {c.minibatches}; allowed: at most questions={c.questions}"
+
+
+def _read_toml(path: Path | str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"Config file '{path}' does not exist. Check the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"Config file '{path}' cannot be read ({error}). Give a TOML file in UTF-8."
+        ) from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"Config file '{path}' is not valid TOML: {error}. Correct it there."
+        ) from None
+
+
+def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    seen: set[str] = set()
+    for word in overrides:
+        dotted, equals, text = word.partition("=")
+        dotted = dotted.strip()
+        if not equals or not dotted:
+            raise ConfigError(f"Override '{word}' is not of the form key=value, such as lr=3e-4.")
+        if dotted in seen:
+            raise ConfigError(f"Override '{dotted}' is given twice. Keep one.")
+        seen.add(dotted)
+        key, dot, inner = dotted.partition(".")
+        if not dot:
+            _merge(values, {key: _literal(text, is_text=_is_text(key))})
+        elif key == "env_kwargs":
+            _merge(values, {key: {inner: _literal(text, is_text=False)}})
+        elif key in TrainConfig.model_fields:
+            raise ConfigError(f"Override '{word}': option '{key}' has no parts. Write {key}=value.")
+        else:
+            raise ConfigError(_unknown_key(key))
+    return values
+
+
+def _literal(text: str, *, is_text: bool) -> Any:
+    """Return the value a word stands for; `is_text` keeps names like 7 or true as text."""
+    text = text.strip()
+    if not is_text and text == "none":
+        return None
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    if set(parsed) != {"value"} or (is_text and not isinstance(parsed["value"], str)):
+        return text
+    return parsed["value"]
+
+
+def _is_text(key: str) -> bool:
+    field = TrainConfig.model_fields.get(key)
+    return field is not None and field.annotation is str
+
+
+def _merge(values: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Lay `source` over `values`; env_kwargs are joined key by key."""
+    for key, value in source.items():
+        before = values.get(key)
+        if key == "env_kwargs" and isinstance(before, dict) and isinstance(value, Mapping):
+            value = {**cast("dict[str, Any]", before), **cast("Mapping[str, Any]", value)}
+        values[key] = str(value) if isinstance(value, Path) else value
+
+
+def _unknown_key(key: str) -> str:
+    hint = suggest(key, TrainConfig.model_fields)
+    return f"Unknown option '{key}'.{hint or ' Options: ' + ', '.join(TrainConfig.model_fields)}"
+
+
+def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
+    """Return one line per option: its name, what was given, what is allowed."""
+    rules = TrainConfig.model_json_schema(ref_template="{model}")["properties"]
+    lines: dict[str, None] = {}  # several complaints about one option make one line
+    for detail in error.errors(include_url=False):
+        if not detail["loc"]:
+            lines[detail["msg"].removeprefix("Value error, ")] = None
+            continue
+        key = str(detail["loc"][0])
+        if key in values:
+            lines[f"{key}: got {values[key]!r}; allowed: {_allowed(rules[key])}"] = None
+        else:
+            doc = TrainConfig.model_fields[key].description
+            lines[f"{key}: not given, and there is no default. {doc}"] = None
+    return "\n".join(lines)
+
+
+def _allowed(rule: Mapping[str, Any]) -> str:
+    """Return a JSON schema of one option in words."""
+    if "anyOf" in rule:
+        return ", or ".join(_allowed(one) for one in rule["anyOf"])
+    if "enum" in rule:
+        return " or ".join(repr(one) for one in rule["enum"])
+    if "prefixItems" in rule:
+        return "a list of " + " and ".join(_allowed(one) for one in rule["prefixItems"])
+    if rule.get("type") == "array":
+        return f"a list, not empty, of {_allowed(rule['items'])}"
+    bounds = [f"{sign} {rule[name]:g}" for name, sign in _BOUNDS.items() if name in rule]
+    if "pattern" in rule:
+        return f"a text that matches {rule['pattern']}"
+    return " ".join([_TYPES[rule["type"]], " and ".join(bounds)]).rstrip()
+
+
+_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+_TYPES = {
+    "integer": "an integer",
+    "number": "a finite number",
+    "string": "a text that is not empty",
+    "object": "a table of names and plain values",
+    "null": "none",
+}

@@ -1,0 +1,252 @@
+"""The reference engine: any Hugging Face causal language model with plain attention KV.
+
+It samples from the very tensors that are trained, on whatever device and in whatever number
+format they are. It keeps the KV of every context, so a turn computes its new tokens only.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from treegrpo.engine.base import (
+    Capabilities,
+    Context,
+    ContextTooLong,
+    Engine,
+    EngineRefused,
+    EngineStats,
+    ReleasedContext,
+    Sampled,
+    SamplingParams,
+    StaleKV,
+)
+from treegrpo.engine.batch import Batch, Prefix
+from treegrpo.engine.kv import BufferCache, KVShape
+from treegrpo.envs.errors import TreegrpoError
+
+# These two take an explicit mask of any form; kernels such as flash attention do not.
+_MASKED_ATTENTION = ("sdpa", "eager")
+
+
+class HFContext(Context):
+    """A context of `HFEngine`: a prefix, shared with its forks until one of them goes on."""
+
+    __slots__ = ("owner", "prefix")
+
+    def __init__(self, owner: "HFEngine", prefix: Prefix) -> None:
+        self.owner: HFEngine | None = owner
+        self.prefix = prefix
+
+    @property
+    def length(self) -> int:
+        """Tokens so far, those not computed yet included."""
+        return self.prefix.length
+
+    @property
+    def version(self) -> int | None:
+        """Weight version of its keys and values; None while nothing is computed."""
+        return None if self.prefix.segment is None else self.prefix.segment.version
+
+
+class HFEngine(Engine):
+    """Samples from a Hugging Face model in place.
+
+    Args:
+        model: borrowed; put into eval mode while sampling, and back.
+        version: weight version that the model holds now.
+        max_batch_rows: larger batches are split, rows of like length together. Memory grows
+            with it times the longest context.
+
+    Raises:
+        EngineRefused: the model keeps state that is not the KV of plain full attention (a
+            recurrent state, a sliding window), or uses an attention kernel that takes no mask.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, version: int = 0, max_batch_rows: int = 256
+    ) -> None:
+        if max_batch_rows < 1:
+            raise TreegrpoError(f"Asked for max_batch_rows={max_batch_rows}; give at least 1.")
+        self.stats = EngineStats()
+        self.capabilities = Capabilities(keeps_kv=True, forks_kv=True, same_weights=True)
+        self.version = version
+        self.live_contexts = 0
+        self._model = model
+        self._max_batch_rows = max_batch_rows
+        self._require_masked_attention()
+        with _sampling_mode(model):
+            self._shape = _kv_shape(model)
+        config = cast(Any, model.config.get_text_config(decoder=True))
+        self.max_length = int(config.max_position_embeddings)
+        self._vocab = int(config.vocab_size)
+
+    def start(self, ids: Sequence[int]) -> HFContext:
+        """Return a new context that begins with `ids` (at least one); computes nothing yet."""
+        if not ids:
+            raise TreegrpoError("A context was asked for with no token; give at least one id.")
+        self._require_ids(ids)
+        self.live_contexts += 1
+        return HFContext(self, Prefix(None, tuple(ids)))
+
+    def prefill(self, context: Context, ids: Sequence[int]) -> None:
+        """Append `ids` to the context; they are computed with the next batch it is part of."""
+        own = self._own(context)
+        self._require_ids(ids)
+        own.prefix = Prefix(own.prefix.segment, own.prefix.pending + tuple(ids))
+
+    def fork(self, context: Context, k: int) -> list[Context]:
+        """Return `k` new contexts equal to this one, which stays usable; computes nothing."""
+        own = self._own(context)
+        self.live_contexts += k
+        return [HFContext(self, own.prefix) for _ in range(k)]
+
+    def release(self, context: Context) -> None:
+        """Give up a context; forks of it live on. Using it afterwards is an error."""
+        own = self._own(context)
+        own.owner = None
+        own.prefix = Prefix(None, ())
+        self.live_contexts -= 1
+
+    def set_weights(self, version: int) -> None:
+        """Declare that the model now holds the weights of `version`; older KV becomes stale."""
+        if version < self.version:
+            raise TreegrpoError(
+                f"Asked to go back to weight version {version}, found {self.version}: KV of "
+                "different weights would look alike. Give every set of weights a new number."
+            )
+        self.version = version
+
+    def sample(
+        self, contexts: Sequence[Context], params: SamplingParams, seeds: Sequence[int]
+    ) -> list[Sampled]:
+        """Return one continuation per context, in order, and append it to that context."""
+        rows = [self._own(context) for context in contexts]
+        self._require_sampleable(rows, params, seeds)
+        self.stats.sample_calls += 1
+        order = list(range(len(rows)))
+        if len(rows) > self._max_batch_rows:
+            order.sort(key=lambda row: rows[row].length)  # little padding within each part
+        results: dict[int, Sampled] = {}
+        with _sampling_mode(self._model):
+            for first in range(0, len(rows), self._max_batch_rows):
+                part = order[first : first + self._max_batch_rows]
+                draws = _uniform([seeds[row] for row in part], params)
+                batch = Batch(
+                    forward=self._forward,
+                    shape=self._shape,
+                    prefixes=[rows[row].prefix for row in part],
+                    params=params,
+                    uniform_BN=draws,
+                    version=self.version,
+                    stats=self.stats,
+                )
+                for row, result in zip(part, batch.run(), strict=True):
+                    rows[row].prefix = result.prefix
+                    results[row] = result.sampled
+        return [results[row] for row in range(len(rows))]
+
+    def _forward(
+        self, ids_BT: Tensor, mask_B1TC: Tensor, positions_BT: Tensor, cache: BufferCache
+    ) -> Tensor:
+        output = self._model(
+            input_ids=ids_BT,
+            attention_mask=mask_B1TC,
+            position_ids=positions_BT,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
+
+    def _own(self, context: Context) -> HFContext:
+        if not isinstance(context, HFContext) or context.owner is not self:
+            raise ReleasedContext("a context that was released, or belongs to another engine")
+        return context
+
+    def _require_ids(self, ids: Sequence[int]) -> None:
+        if ids and (min(ids) < 0 or max(ids) >= self._vocab):
+            raise TreegrpoError(
+                f"Token ids from {min(ids)} to {max(ids)} were given, the model has "
+                f"{self._vocab}. Use the tokenizer the model was trained with."
+            )
+
+    def _require_sampleable(
+        self, rows: Sequence[HFContext], params: SamplingParams, seeds: Sequence[int]
+    ) -> None:
+        self._require_masked_attention()  # a trainer may have changed it since
+        if len(seeds) != len(rows) or len({id(row) for row in rows}) != len(rows):
+            raise TreegrpoError(
+                f"Sampling was asked for {len(rows)} contexts with {len(seeds)} seeds; give one "
+                "seed per context and each context once (fork it to sample it twice)."
+            )
+        for row in rows:
+            if row.version not in (None, self.version):
+                raise StaleKV(f"KV of weight version {row.version}, sampled at {self.version}")
+            if row.length + params.max_tokens > self.max_length:
+                raise ContextTooLong(
+                    f"Asked for {params.max_tokens} more tokens behind {row.length}, the model "
+                    f"has {self.max_length} positions. End the episode earlier."
+                )
+
+    def _require_masked_attention(self) -> None:
+        found = str(cast(Any, self._model.config)._attn_implementation)
+        if found not in _MASKED_ATTENTION:
+            raise EngineRefused(
+                f"The engine hands the model one mask per row; its attention is {found!r}, which "
+                "takes none. Load it with attn_implementation='sdpa'."
+            )
+
+
+def _uniform(seeds: Sequence[int], params: SamplingParams) -> Tensor:
+    """Return the draws of each row, float64 [B, N]; a row's depend on its seed alone."""
+    draws = np.zeros((len(seeds), params.max_tokens))
+    if params.temperature > 0:
+        for row, seed in enumerate(seeds):
+            np.random.Generator(np.random.Philox(key=seed)).random(out=draws[row])
+    return torch.from_numpy(draws)
+
+
+@contextmanager
+def _sampling_mode(model: PreTrainedModel) -> Generator[None]:
+    """Eval mode without gradients; every module gets its own mode back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _kv_shape(model: PreTrainedModel) -> KVShape:
+    """Return the shape of the model's KV, from one token run through it; refuse other state."""
+    name = type(model).__name__
+    try:
+        cache = DynamicCache(config=model.config)
+        kinds = sorted({type(layer).__name__ for layer in cache.layers} - {DynamicLayer.__name__})
+        if not kinds:
+            ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+            model(input_ids=ids, past_key_values=cache, use_cache=True)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = f"a model that takes no KV cache ({error})"
+        raise EngineRefused(_REFUSAL.format(name=name, found=found)) from error
+    if kinds:
+        raise EngineRefused(_REFUSAL.format(name=name, found=f"layers kept in {', '.join(kinds)}"))
+    pairs = [(cast(Any, layer).keys, cast(Any, layer).values) for layer in cache.layers]
+    keys = cast(Tensor | None, pairs[0][0] if pairs else None)
+    if keys is None or {t.shape for pair in pairs for t in pair if t is not None} != {keys.shape}:
+        raise EngineRefused(_REFUSAL.format(name=name, found="layers that keep no or unlike KV"))
+    return KVShape(len(pairs), keys.shape[1], keys.shape[3], keys.dtype, keys.device)
+
+
+_REFUSAL = (
+    "The engine was asked to sample from {name} and to fork its KV; it found {found}. "
+    "Use a model all of whose layers are full attention, such as Qwen2, Qwen3 or Llama."
+)

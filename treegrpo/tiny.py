@@ -1,0 +1,90 @@
+"""A tiny language model and its word-level tokenizer, built from nothing.
+
+Both are saved as an ordinary Hugging Face folder: `AutoModelForCausalLM.from_pretrained` and
+`AutoTokenizer.from_pretrained` load it like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+END, START, PAD, UNKNOWN = "<|im_end|>", "<|im_start|>", "<|pad|>", "<|unk|>"
+
+# A token is: the fixed opening of a tool call, its fixed end, a tag, a quoted SQL name, a
+# word or a sign. White space separates and is not kept: decoding joins by single spaces.
+_TOKEN = r"""\{"name": "\w+", "arguments": \{(?:"\w+": ")?|"?\}\}|<\|?/?\w+\|?>|'\w+'|\w+|[^\w\s]"""
+
+# ChatML without system text and tool schemas: so small a model learns its tools from
+# demonstrations, and every prompt token costs time.
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Return a word-level tokenizer that knows every word of `texts`, and a chat template.
+
+    The vocabulary is ordered by name, so it depends on the set of words alone.
+    """
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(cast("list[str]", re.findall(_TOKEN, text)))
+    words = sorted(set(counts) | {"system", "user", "assistant", "tool"})
+    special = [PAD, UNKNOWN, START, END]
+    vocabulary = {w: i for i, w in enumerate([*special, *(w for w in words if w not in special)])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    splitter: Any = pre_tokenizers.Split(Regex(_TOKEN), behavior="removed", invert=True)
+    cast("Any", core).pre_tokenizer = splitter
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        eos_token=END,
+        additional_special_tokens=[START],
+    )
+    tokenizer.chat_template = _CHAT_TEMPLATE
+    return tokenizer
+
+
+def build_model(vocab_size: int, *, layers: int = 4, width: int = 128, seed: int = 0) -> Any:
+    """Return an untrained Qwen3 causal language model in float32.
+
+    4 layers of width 128 have about 0.9M parameters. The initial standard deviation of 0.06
+    is three times the library's default: with 0.02 so small a model takes several times as
+    long to learn to copy from its context.
+    """
+    config = Qwen3Config(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 32,
+        head_dim=32,
+        intermediate_size=3 * width,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        initializer_range=0.06,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=3,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen3ForCausalLM(config).eval()
+
+
+def save_model(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write both as a Hugging Face folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(str(folder))
