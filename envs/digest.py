@@ -81,18 +81,17 @@ def _plain_object(value: object, path: str) -> Any:
     if isinstance(value, (set, frozenset)):
         members = cast("set[object]", value)
         return {"s": sorted((_plain(item, path) for item in members), key=_sort_key)}
-    if isinstance(value, np.generic):
-        scalar: Any = value
-        return {"n": str(scalar.dtype), "v": scalar.tobytes().hex()}
-    if isinstance(value, np.ndarray):
-        array = cast("np.ndarray[Any, np.dtype[Any]]", value)
-        if array.dtype.hasobject:
-            return {"n": "object", "d": list(array.shape), "v": _plain(array.tolist(), path)}
-        return {"n": str(array.dtype), "d": list(array.shape), "v": array.tobytes().hex()}
-    facts = getattr(value, "state_facts", None)
-    if callable(facts) and not isinstance(value, type):
-        return {"o": type(value).__qualname__, "v": _plain(facts(), path)}
-    kind: type[Any] = type(cast("Any", value))
+    return _plain_instance(value, path)
+
+
+def _plain_instance(value: Any, path: str) -> Any:
+    kind = cast("type[object]", type(value))
+    if issubclass(kind, (np.generic, np.ndarray)):
+        if value.dtype.hasobject:
+            return {"n": "object", "d": list(value.shape), "v": _plain(value.tolist(), path)}
+        return {"n": str(value.dtype), "d": list(value.shape), "v": value.tobytes().hex()}
+    if callable(getattr(kind, "state_facts", None)):
+        return {"o": kind.__qualname__, "v": _plain(value.state_facts(), path)}
     if dataclasses.is_dataclass(kind):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(kind)}
         return {

@@ -25,7 +25,8 @@ class Message(TypedDict):
 class Episode:
     """What a snapshot holds, and nothing else.
 
-    `max_tool_calls` is the environment's, unless the episode was capped; `transcript_hash` is the running digest of the messages; `seconds` is time spent in tools.
+    `max_tool_calls` is the environment's, unless the episode was capped; `transcript_hash` is
+    the running digest of the messages; `seconds` is time spent in tools.
     Messages, the last info and the task are never changed once made, so copies share them.
     """
 

@@ -2,7 +2,8 @@
 
 hermes   <tool_call>{"name": "search", "arguments": {"query": "Oslo"}}</tool_call>   (default)
 xml      <search>Oslo</search>, or one inner tag per argument when a tool takes several:
-         <move><source>a</source><target>b</target></move>
+         <move><source>a</source><target>b</target></move>; space around a value is
+         trimmed, &lt; &gt; and &amp; are read as < > and &
 
 Parsing never raises: what cannot be read becomes an error text for the agent.
 """
@@ -14,6 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
+from xml.sax.saxutils import escape, unescape
 
 from treegrpo.envs.errors import UnknownOption, suggest
 from treegrpo.envs.tools import Tool
@@ -53,6 +55,9 @@ class ActionFormat(Protocol):
         ...
 
 
+_JSON = json.JSONDecoder(strict=False)  # models write real newlines inside strings
+
+
 class HermesFormat:
     """JSON between <tool_call> tags, as Hermes and Qwen models write it."""
 
@@ -65,9 +70,12 @@ class HermesFormat:
         errors: list[str] = []
         for block in self._block.findall(text):
             try:
-                value: Any = json.loads(block)
-            except (json.JSONDecodeError, RecursionError) as error:
-                errors.append(f"The tool call is not valid JSON ({type(error).__name__}).")
+                value: Any = _JSON.decode(block.strip())
+            except json.JSONDecodeError as error:
+                errors.append(f"The tool call is not valid JSON: {error.msg}.")
+                continue
+            except (ValueError, RecursionError):  # digits or nesting without end
+                errors.append("The tool call is too large a JSON value.")
                 continue
             fault = _hermes_fault(value)
             if fault:
@@ -79,6 +87,7 @@ class HermesFormat:
     def encode(self, tool: Tool, arguments: Mapping[str, Any]) -> str:
         """Return the text that parses back to this one call."""
         body = json.dumps({"name": tool.name, "arguments": dict(arguments)})
+        body = body.replace("</tool_call>", "<\\/tool_call>")  # the same string in JSON
         return f"<tool_call>\n{body}\n</tool_call>"
 
     def instructions(self) -> str:
@@ -116,21 +125,27 @@ class XmlFormat:
         names = tool.parameter_names if tool else []
         inner = dict(cast("list[tuple[str, str]]", self._tag.findall(body)))
         if inner and (len(names) != 1 or set(inner) == set(names)):
-            return {key: value.strip() for key, value in inner.items()}
-        if not names:
-            return {"text": body.strip()} if body.strip() else {}
-        return {names[0]: body.strip()} if body.strip() or len(names) == 1 else {}
+            return {key: unescape(value.strip()) for key, value in inner.items()}
+        text = unescape(body.strip())
+        if len(names) == 1 or text:
+            return {names[0] if names else "text": text}
+        return {}
 
     def encode(self, tool: Tool, arguments: Mapping[str, Any]) -> str:
         """Return the text that parses back to this one call."""
+        texts = {key: escape(_xml_text(value)) for key, value in arguments.items()}
         if len(tool.parameter_names) == 1 and len(arguments) == 1:
-            return f"<{tool.name}>{next(iter(arguments.values()))}</{tool.name}>"
-        inner = "".join(f"<{key}>{value}</{key}>" for key, value in arguments.items())
+            return f"<{tool.name}>{next(iter(texts.values()))}</{tool.name}>"
+        inner = "".join(f"<{key}>{text}</{key}>" for key, text in texts.items())
         return f"<{tool.name}>{inner}</{tool.name}>"
 
     def instructions(self) -> str:
         """Return a sentence that tells an agent how to write a call."""
         return "Call a tool: <tool_name>argument</tool_name>."
+
+
+def _xml_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 FORMATS: Mapping[str, ActionFormat] = {"hermes": HermesFormat(), "xml": XmlFormat()}

@@ -74,4 +74,21 @@ class Toolbox:
         if not self.tools or rng.random() < 0.2:
             return random_words(rng)
         tool = list(self.tools.values())[int(rng.integers(len(self.tools)))]
-        return self.format.encode(tool, {name: random_words(rng) for name in tool.parameter_names})
+        parameters = tool.schema()["function"]["parameters"]["properties"]
+        arguments = {name: _random_value(rng, schema) for name, schema in parameters.items()}
+        return self.format.encode(tool, arguments)
+
+
+def _random_value(rng: np.random.Generator, schema: dict[str, Any]) -> Any:
+    """Return a value of the schema's type where it is a simple one, else words."""
+    if "enum" in schema:
+        return schema["enum"][int(rng.integers(len(schema["enum"])))]
+    match schema.get("type"):
+        case "integer":
+            return int(rng.integers(-10, 100))
+        case "number":
+            return float(rng.integers(-10, 100)) / 4
+        case "boolean":
+            return bool(rng.integers(2))
+        case _:
+            return random_words(rng)

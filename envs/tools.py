@@ -10,19 +10,25 @@ the agent, never an exception for the caller.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast, overload
 
 import pydantic
+from pydantic_core import ErrorDetails
 
 RESERVED = frozenset({"reset", "step", "snapshot", "restore", "fork", "close", "render", "score"})
 """Control calls: an agent can never reach them, so no tool may take their name."""
 
 Effects = Literal["read", "write"]
+MAX_FAULTS = 3
+"""How many wrong arguments of one call are told to the agent."""
 _MARK = "__treegrpo_tool__"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,23 +61,44 @@ class Tool:
     @property
     def parameter_names(self) -> list[str]:
         """The names of the parameters, in the method's order."""
-        return list(self.arguments.model_fields)
+        return [str(info.alias) for info in self.arguments.model_fields.values()]
 
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments coerced to the declared types.
 
         Raises:
-            BadArguments: one line that names each wrong argument.
+            BadArguments: one line that names the wrong arguments.
         """
         try:
-            model = self.arguments.model_validate(arguments)
+            model = self._model(arguments)
         except pydantic.ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors()
-            )
+            faults = "; ".join(map(_fault, error.errors(include_url=False)[:MAX_FAULTS]))
             wanted = ", ".join(self.parameter_names) or "no arguments"
             raise BadArguments(f"{faults}. {self.name} takes: {wanted}.") from None
-        return {name: getattr(model, name) for name in self.parameter_names}
+        fields = type(model).model_fields.items()
+        return {str(info.alias): getattr(model, field) for field, info in fields}
+
+    def _model(self, arguments: dict[str, Any]) -> pydantic.BaseModel:
+        """Return the validated model; texts that fail are tried once more as JSON."""
+        try:
+            return self.arguments.model_validate(arguments)
+        except pydantic.ValidationError as error:
+            failed = {str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}
+            decoded = {k: _decoded(v) if k in failed else v for k, v in arguments.items()}
+            if decoded == arguments:
+                raise
+            return self.arguments.model_validate(decoded)
+
+
+def _decoded(value: Any) -> Any:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
+
+
+def _fault(error: ErrorDetails) -> str:
+    return f"{'.'.join(map(str, error['loc'])) or 'arguments'}: {error['msg']}"
 
 
 @overload
@@ -96,7 +123,8 @@ def tool(
     return mark if function is None else mark(function)
 
 
-def collect_tools(owner: type) -> dict[str, Tool]:
+@functools.cache
+def collect_tools(owner: type) -> Mapping[str, Tool]:
     """Return the tools of a class by name, in the order of their definition.
 
     Raises:
@@ -106,9 +134,11 @@ def collect_tools(owner: type) -> dict[str, Tool]:
     for klass in reversed(owner.__mro__):
         for name, member in vars(klass).items():
             marked = getattr(member, _MARK, None)
-            if marked is not None:
+            if member is None:
+                found.pop(name, None)  # how a subclass takes a tool away
+            elif marked is not None:
                 found[name] = _build(name, member, *cast("tuple[Effects, int]", marked))
-    return found
+    return MappingProxyType(found)
 
 
 def _build(name: str, method: Callable[..., Any], effects: Effects, cost: int) -> Tool:
@@ -117,12 +147,16 @@ def _build(name: str, method: Callable[..., Any], effects: Effects, cost: int) -
     description, details = _parse_docstring(inspect.getdoc(method) or "")
     hints = typing.get_type_hints(method)
     fields: dict[str, Any] = {}
-    for parameter in list(inspect.signature(method).parameters.values())[1:]:
+    for number, parameter in enumerate(list(inspect.signature(method).parameters.values())[1:]):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(f"Tool '{name}': '{parameter}' cannot be described; name each one.")
         if parameter.name not in hints:
             raise TypeError(f"Tool '{name}': parameter '{parameter.name}' needs a type hint.")
         default = ... if parameter.default is parameter.empty else parameter.default
-        info = pydantic.Field(default=default, description=details.get(parameter.name))
-        fields[parameter.name] = (hints[parameter.name], info)
+        about = details.get(parameter.name)
+        info = pydantic.Field(default=default, description=about, alias=parameter.name)
+        # The field's own name is never seen: as "schema" or "copy" it would hide pydantic's.
+        fields[f"argument_{number}"] = (hints[parameter.name], info)
     config = pydantic.ConfigDict(extra="forbid")
     arguments = pydantic.create_model(name, __config__=config, **fields)
     return Tool(name, description, effects, cost, arguments)

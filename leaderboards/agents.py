@@ -76,7 +76,7 @@ class Agent(Protocol):
 class ScriptedAgent:
     """An agent that is a function of the environment and a generator of its own."""
 
-    settings: Mapping[str, JsonValue] = {}  # noqa: RUF012
+    settings: Mapping[str, JsonValue] = {}
 
     def __init__(self, name: str, action: Callable[[ToolEnv, np.random.Generator], str]) -> None:
         """Keep the function; `name` goes into the bundle."""

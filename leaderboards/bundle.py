@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -54,7 +54,7 @@ def episode_seed(env_id: str, split: str, index: int, trial: int, seed: int) -> 
 
 
 @contextlib.contextmanager
-def staging(out: Path) -> Iterator[Path]:
+def staging(out: Path) -> Generator[Path]:
     """Yield a folder beside `out` that becomes `out` at the end, or vanishes on any error.
 
     Raises:
@@ -111,7 +111,7 @@ def write_bundle(
     except (ValidationError, PydanticSerializationError) as error:
         raise BundleError(
             f"Writing a bundle asked for, but it would hold a value that cannot be written: "
-            f"{_first_fault(error)}. Change the environment or the agent that gave it."
+            f"{first_fault(error)}. Change the environment or the agent that gave it."
         ) from error
     return manifest
 
@@ -176,12 +176,13 @@ def _parsed(model: type[M], data: bytes, where: str) -> M:
         return model.model_validate_json(data)
     except ValidationError as error:
         raise BundleError(
-            f"{where}, {_first_fault(error)}. The bundle is damaged or of another format: "
+            f"{where}, {first_fault(error)}. The bundle is damaged or of another format: "
             "get it again, or evaluate again."
         ) from None
 
 
-def _first_fault(error: ValidationError | PydanticSerializationError) -> str:
+def first_fault(error: ValidationError | PydanticSerializationError) -> str:
+    """Return the first fault: its field and what is wrong with it."""
     if isinstance(error, PydanticSerializationError):
         return str(error)
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
@@ -221,7 +222,7 @@ def _check_completeness(bundle: Bundle) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, limit: int) -> Iterator[Any]:
+def _opened(path: Path, limit: int) -> Generator[Any]:
     if path.is_symlink() or not path.is_file():
         raise BundleError(
             f"'{path.name}' asked for in the bundle '{path.parent}', found no such regular file. "

@@ -12,22 +12,23 @@ import gymnasium
 from treegrpo import envs
 from treegrpo.envs.core import ToolEnv
 from treegrpo.envs.digest import digest, digest_bytes
-from treegrpo.envs.errors import TreegrpoError, UnknownOption
+from treegrpo.envs.errors import TreegrpoError
 
 
 def open_env(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[str, str]:
     """Return a fresh environment, in all its wrappers.
 
     Raises:
-        TreegrpoError: an unknown id or option, or something that is not a `ToolEnv`.
+        TreegrpoError: an unknown id or option, a value that it cannot use, or something that is not a `ToolEnv`.
     """
     try:
         env = envs.make(env_id, **env_kwargs)
-    except TypeError as error:
-        # What Python says of a keyword that __init__ does not take.
-        raise UnknownOption(
-            f"Environment '{env_id}' with the options {dict(env_kwargs)} asked for: {error}. "
-            "Leave out the options that it does not take."
+    except TreegrpoError:
+        raise
+    except Exception as error:
+        raise TreegrpoError(
+            f"Environment '{env_id}' with the options {dict(env_kwargs)} asked for, but it cannot "
+            f"be made: {error}. Give each option a value that it can use."
         ) from error
     if not isinstance(env.unwrapped, ToolEnv):
         raise TreegrpoError(
@@ -35,13 +36,6 @@ def open_env(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[str, s
             "ToolEnv. Derive it from treegrpo.envs.ToolEnv."
         )
     return env
-
-
-def tool_env(env: gymnasium.Env[str, str]) -> ToolEnv:
-    """Return the bare environment inside the wrappers."""
-    core = env.unwrapped
-    assert isinstance(core, ToolEnv), "open_env() checked it"
-    return core
 
 
 def source_digest(env: ToolEnv) -> str | None:

@@ -2,31 +2,31 @@
 
 Who made an episode fail:
     policy       the agent raised, or gave something that is no text
-    tool         never from here: a tool's failure is an observation of the agent
-    sandbox      the sandbox that runs the agent's code failed (raised as such by an environment)
-    environment  making, resetting or stepping the environment raised
+    environment  resetting or stepping the environment raised
     grader       scoring raised, or gave a reward that is not finite
+A tool that fails is an observation for the agent, not a failure of the episode.
 
 A failure ends its own episode only, which then scores 0.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import gymnasium
 from pydantic import ValidationError
 
 from treegrpo.envs.core import Message, Task
 from treegrpo.envs.digest import digest
+from treegrpo.envs.episode import clean_text
 from treegrpo.envs.errors import GraderFailed
-from treegrpo.envs.recorder import Recorder
+from treegrpo.envs.recorder import Recorder, decimal
+from treegrpo.envs.snapshot import core_of
 from treegrpo.leaderboards.bundle import episode_seed
-from treegrpo.leaderboards.environment import open_env, tool_env
+from treegrpo.leaderboards.environment import open_env
 from treegrpo.leaderboards.schema import EpisodeRecord, Failure, TaskEntry, Trajectory
 
 MAX_DETAIL_CHARS = 500
@@ -42,34 +42,32 @@ class Setting:
     seed: int
 
 
-class BadAction(Exception):
-    """The agent gave something that is not a text."""
-
-
 @dataclass
 class Play:
     """One episode from reset to end, with its log.
 
-    `live` says whether it waits for an action; `delta` holds the messages since the last one.
+    `live` says whether it waits for an action, `delta` holds the messages since the last one.
     Nothing here raises for what an environment does; `failure` says it afterwards.
     """
 
     setting: Setting
     index: int
     trial: int
-    env: gymnasium.Env[str, str] = field(init=False)
-    log: Recorder = field(init=False)
     live: bool = False
     delta: list[Message] = field(default_factory=list[Message])
-    task: TaskEntry = field(init=False)
     rewards: list[float] = field(default_factory=list[float])
     components: dict[str, float] = field(default_factory=dict[str, float])
     info: dict[str, Any] = field(default_factory=dict[str, Any])
-    state_hash: str | None = None
     failure: Failure | None = None
     detail: str | None = None
-    seconds: float = 0.0
-    turns: int = 0
+    started: float = 0.0
+    env: gymnasium.Env[str, str] | None = None
+    log: Recorder | None = None
+    task: TaskEntry = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Know nothing of the task until a reset succeeds."""
+        self.task = TaskEntry(index=self.index, id=None, difficulty=None, digest=None)
 
     @property
     def key(self) -> str:
@@ -84,79 +82,63 @@ class Play:
 
     def start(self) -> None:
         """Make and reset the environment."""
-        shared, started = self.setting, time.perf_counter()
-        self.task = TaskEntry(index=self.index, id=None, difficulty=None, digest=None)
-        options = {"split": shared.split, "index": self.index}
-        self.log = Recorder(
-            shared.env_id, seed=self.reset_seed, options=options, kwargs=dict(shared.env_kwargs)
-        )
+        shared, self.started = self.setting, time.perf_counter()
         try:
             self.env = open_env(shared.env_id, shared.env_kwargs)
-            observation, info = self.env.reset(seed=self.reset_seed, options=options)
-            core = tool_env(self.env)
-            self.task = task_entry(self.index, core.task)
-            self.state_hash = core.state_hash()
-            self.log.reset(observation, state_hash=self.state_hash)
-            self.info, self.delta, self.live = info, list(info["messages"]), True
+            log = Recorder(self.env)
+            options = {"split": shared.split, "index": self.index}
+            _, self.info = log.reset(seed=self.reset_seed, options=options)
+            self.task = task_entry(self.index, core_of(self.env).task)
+            self.log, self.delta, self.live = log, list(self.info["messages"]), True
         except Exception as error:  # noqa: BLE001 - the boundary: a crash is data
             self.fail("environment", error)
-        self.seconds += time.perf_counter() - started
 
-    def step(self, action: str) -> None:
-        """Apply one action and record what came of it."""
-        started = time.perf_counter()
+    def step(self, action: object) -> None:
+        """Apply one action and log what came of it."""
+        assert self.log is not None, "start() comes first"
+        if not isinstance(action, str):
+            self.fail("policy", TypeError(f"the agent gave {type(action).__name__}, not a text"))
+            return
         try:
-            action = readable_text(action)
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            reward = finite_reward(reward)
-            self.state_hash = tool_env(self.env).state_hash()
-            self.log.step(
-                action, observation, reward, terminated, truncated, state_hash=self.state_hash
-            )
-            self._count(reward, info)
+            _, reward, terminated, truncated, info = self.log.step(action)
+            self.rewards.append(reward)
+            for name, value in info["reward_components"].items():
+                self.components[name] = self.components.get(name, 0.0) + float(value)
+            self.info, self.delta = info, list(info["messages"])
             self.live = not (terminated or truncated)
-        except BadAction as error:
-            self.fail("policy", error)
         except GraderFailed as error:
             self.fail("grader", error)
         except Exception as error:  # noqa: BLE001 - the boundary: a crash is data
             self.fail("environment", error)
-        self.seconds += time.perf_counter() - started
 
     def fail(self, who: Failure, error: BaseException) -> None:
         """End the episode as failed by `who`; what went wrong is kept, cut to size."""
-        text = f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]
         self.failure, self.live = who, False
-        self.detail = text.encode("utf-8", "replace").decode()
+        self.detail = clean_text(f"{type(error).__name__}: {error}")[:MAX_DETAIL_CHARS]
 
     def record(self, sampled_tokens: int | None) -> EpisodeRecord:
-        """Return the line of episodes.jsonl; what does not fit its schema fails the episode."""
+        """Return the line of episodes.jsonl; values that do not fit it fail the episode."""
         try:
             return self._record(sampled_tokens)
-        except (ValidationError, TypeError, ValueError) as error:
+        except (ValidationError, KeyError, TypeError, ValueError) as error:
             self.fail("environment", error)
-            self.info, self.components = {}, {}
+            self.info = {}
             return self._record(sampled_tokens)
 
     def trajectory(self) -> Trajectory:
         """Return the line of trajectories.jsonl."""
-        return Trajectory(index=self.index, trial=self.trial, events=list(self.log.events))
+        return Trajectory(
+            index=self.index, trial=self.trial, events=list(self.log.events) if self.log else []
+        )
 
     def close(self) -> None:
-        """Close the environment, if there is one; its errors no longer matter."""
-        env = vars(self).get("env")
-        if env is not None:
+        """Let go of the environment; that it cannot be closed no longer matters."""
+        if self.env is not None:
             try:
-                env.close()
+                self.env.close()
             except Exception as error:  # noqa: BLE001 - the boundary: the episode is over
-                self.detail = self.detail or f"close(): {type(error).__name__}"
-
-    def _count(self, reward: float, info: dict[str, Any]) -> None:
-        self.turns += 1
-        self.rewards.append(reward)
-        for name, value in info["reward_components"].items():
-            self.components[name] = self.components.get(name, 0.0) + float(value)
-        self.info, self.delta = info, list(info["messages"])
+                self.detail = self.detail or f"close() raised {type(error).__name__}"
+            self.env = None
 
     def _record(self, sampled_tokens: int | None) -> EpisodeRecord:
         scored = self.failure is None
@@ -167,54 +149,22 @@ class Play:
             task_id=self.task.id,
             difficulty=self.task.difficulty,
             seed=self.reset_seed,
-            reward=decimal(sum(self.rewards) if scored else 0.0),
+            reward=decimal(float(sum(self.rewards)) if scored else 0.0),
             reward_components=components if scored else {},
             success=scored and bool(self.info["success"]),
             end_reason=self.info.get("end_reason"),
             failure=self.failure,
             failure_detail=self.detail,
-            turns=self.turns,
+            turns=len(self.rewards),
             tool_calls=int(self.info.get("tool_calls", 0)),
             sampled_tokens=sampled_tokens,
-            wall_seconds=round(self.seconds, 6),
-            chain=self.log.root,
-            state_hash=self.state_hash,
+            wall_seconds=round(time.perf_counter() - self.started, 6),
+            chain=self.log.chain if self.log else None,
+            state_hash=self.log.events[-1].state_hash if self.log else None,
         )
 
 
-def decimal(value: float) -> str:
-    """Return the shortest decimal that gives the float back; rewards are never bare floats."""
-    return repr(float(value))
-
-
 def task_entry(index: int, task: Task) -> TaskEntry:
-    """Return what a manifest says of a task: nothing of it can be changed unnoticed."""
+    """Return what a manifest says of a task: nothing of the task can change unnoticed."""
     facts = [task.id, task.question, task.answer, task.difficulty, task.data]
     return TaskEntry(index=index, id=task.id, difficulty=task.difficulty, digest=digest(facts))
-
-
-def readable_text(action: object) -> str:
-    """Return the action if it is a text that can be written down.
-
-    Raises:
-        BadAction: another type, or half a surrogate pair.
-    """
-    if not isinstance(action, str):
-        raise BadAction(f"the agent gave {type(action).__name__}, not a text")
-    try:
-        action.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BadAction(f"the agent's text is not valid Unicode: {error.reason}") from None
-    return action
-
-
-def finite_reward(reward: object) -> float:
-    """Return the reward as a float.
-
-    Raises:
-        GraderFailed: it is infinite or not a number.
-    """
-    value = float(cast("float", reward))
-    if not math.isfinite(value):
-        raise GraderFailed(f"the reward is {value}")
-    return value

@@ -11,7 +11,7 @@ from treegrpo.leaderboards.stats import Interval
 from treegrpo.leaderboards.store import Row
 from treegrpo.leaderboards.summary import EvaluationSummary
 
-_NUMBERS = ("success", "turns", "tool_calls", "sampled_tokens")
+_NUMBERS = ("success", "interval", "turns", "tool_calls", "sampled_tokens")
 
 
 def leaderboard_table(rows: Sequence[Row]) -> Table:
@@ -55,6 +55,8 @@ def summary_table(summary: EvaluationSummary) -> Table:
     table.add_row("sampled tokens", count(summary.sampled_tokens), "")
     for who, number in summary.failures.items():
         table.add_row(f"failed by {who}", str(number), "")
+    if summary.first_failure is not None:
+        table.caption = plain(f"First failure: {summary.first_failure}")
     return table
 
 

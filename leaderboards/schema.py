@@ -12,13 +12,15 @@ says that nobody counted.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
+from treegrpo.envs.recorder import MAX_EVENTS, Event
+
 FORMAT_VERSION = 1
 Failure = Literal["policy", "tool", "sandbox", "environment", "grader"]
-"""Who made an episode fail; see `treegrpo.leaderboards.play`."""
+"""Who made an episode fail; `treegrpo.leaderboards.play` says which happens when."""
 
 MAX_EPISODES = 1_000_000
 
@@ -34,6 +36,7 @@ Text = Annotated[str, Field(max_length=2_000)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Positive = Annotated[int, Field(ge=1, le=MAX_EPISODES)]
+Difficulty = Annotated[int, Field(ge=-(2**53), le=2**53)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Decimal = Annotated[
     str,
@@ -55,7 +58,7 @@ class TaskEntry(_Strict):
 
     index: Count
     id: Name | None
-    difficulty: int | None
+    difficulty: Difficulty | None
     digest: Digest | None
     """Digest of question, answer, difficulty and data."""
 
@@ -103,7 +106,7 @@ class Manifest(_Strict):
 
 
 class EpisodeRecord(_Strict):
-    """One episode. `failure`, `sampled_tokens` and `wall_seconds` are declared, the rest replayed.
+    """One episode. Failures, tokens and seconds are declared, everything else is replayed.
 
     A failed episode scores 0 whatever happened before.
     """
@@ -111,7 +114,7 @@ class EpisodeRecord(_Strict):
     index: Count
     trial: Count
     task_id: Name | None
-    difficulty: int | None
+    difficulty: Difficulty | None
     seed: Seed
     reward: Decimal
     reward_components: dict[Name, Decimal]
@@ -123,14 +126,17 @@ class EpisodeRecord(_Strict):
     tool_calls: Count
     sampled_tokens: Count | None
     wall_seconds: Annotated[float, Field(ge=0)]
+    """From reset to end; episodes of one batch overlap."""
     chain: Digest | None
     """Last hash of the action log; null if not even the reset succeeded."""
     state_hash: Digest | None
 
 
 class Trajectory(_Strict):
-    """The action log of one episode; its events are those of `treegrpo.envs.recorder`."""
+    """The action log of one episode; empty if not even the reset succeeded."""
 
     index: Count
     trial: Count
-    events: Annotated[list[dict[str, Any]], Field(max_length=100_000)]
+    events: Annotated[
+        list[Annotated[Event, Field(discriminator="kind")]], Field(max_length=MAX_EVENTS)
+    ]

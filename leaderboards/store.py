@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
@@ -233,7 +234,7 @@ def _row(run: Run, *, rank: int) -> Row:
 
 
 @contextlib.contextmanager
-def _session(store: str, *, create: bool) -> Iterator[Session]:
+def _session(store: str, *, create: bool) -> Generator[Session]:
     """Yield a session on the database, its tables made when `create`.
 
     Every error of the database becomes one StoreError.
@@ -248,7 +249,7 @@ def _session(store: str, *, create: bool) -> Iterator[Session]:
                 yield session
         finally:
             engine.dispose()
-    except sa.exc.SQLAlchemyError as error:
+    except exc.SQLAlchemyError as error:
         cause: Any = getattr(error, "orig", None) or error
         raise StoreError(
             f"The results database '{url.render_as_string()}' asked for, but: {cause}. "
@@ -265,7 +266,7 @@ def _checked_url(store: str, create: bool) -> URL:
     """Return the URL; SQLite would silently make a missing file where reading was asked for."""
     try:
         url = make_url(store)
-    except sa.exc.ArgumentError:
+    except exc.ArgumentError:
         raise StoreError(
             f"The results database '{store}' asked for, but that is no database URL. "
             f"Write it as {DEFAULT_STORE}."

@@ -23,9 +23,9 @@ from treegrpo.leaderboards.stats import (
 class EvaluationSummary:
     """Scores of one bundle with 95 % intervals over tasks.
 
-    `turns` and `tool_calls` are means per episode, `sampled_tokens` and `wall_seconds` totals;
-    `sampled_tokens` is None as soon as one episode has no count. `failures` counts episodes by
-    who made them fail; they scored 0.
+    `turns` and `tool_calls` are means per episode; `sampled_tokens` is the total, None as soon
+    as one episode has no count. `failures` counts episodes by who made them fail; they
+    scored 0, and `first_failure` says what happened in the first of them.
     """
 
     agent: str
@@ -39,9 +39,9 @@ class EvaluationSummary:
     turns: float
     tool_calls: float
     sampled_tokens: int | None
-    wall_seconds: float
     end_reasons: dict[str, int]
     failures: dict[str, int]
+    first_failure: str | None
     digest: str
 
 
@@ -66,9 +66,9 @@ def summarise(bundle: Bundle) -> EvaluationSummary:
         turns=sum(episode.turns for episode in episodes) / len(episodes),
         tool_calls=sum(episode.tool_calls for episode in episodes) / len(episodes),
         sampled_tokens=sum(counted) if len(counted) == len(tokens) else None,
-        wall_seconds=sum(episode.wall_seconds for episode in episodes),
         end_reasons=_counts(episode.end_reason for episode in episodes),
         failures=_counts(episode.failure for episode in episodes),
+        first_failure=next((e.failure_detail for e in episodes if e.failure is not None), None),
         digest=bundle.digest,
     )
 

@@ -8,12 +8,17 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from treegrpo.envs.errors import TreegrpoError
 
 
 class ModelNotFound(TreegrpoError):
     """No model can be loaded from that folder or id."""
+
+
+# Its bars over weight files would tear the run's own progress display.
+transformers_logging.disable_progress_bar()
 
 
 def load_model(name: str, *, dtype: str = "float32", device: str = "auto") -> tuple[Any, Any]:

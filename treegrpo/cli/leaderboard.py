@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -156,7 +156,7 @@ def parse_env_args(pairs: list[str]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+def _progress(console: Console, what: str) -> Generator[Callable[[int, int], None]]:
     """Yield `advance(done, total)` of a progress bar that vanishes at the end."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:

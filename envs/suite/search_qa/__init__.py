@@ -1,0 +1,1 @@
+"""SearchQA: multi-hop questions answered by searching documents."""

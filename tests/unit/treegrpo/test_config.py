@@ -1,11 +1,13 @@
 """The configuration: its option list, its sources, and its error messages as text."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+import treegrpo
 from treegrpo.config import ConfigError, TrainConfig, digest, load_config
 from treegrpo.envs.errors import TreegrpoError
 
@@ -269,3 +271,11 @@ def test_unknown_keys_of_a_file_are_refused(tmp_path: Path) -> None:
     file.write_text("[optimizer]\nlr = 3\n")
     with pytest.raises(ConfigError, match="Unknown option 'optimizer'"):
         load_config(file, [], BASE)
+
+
+def test_every_option_is_read_by_the_trainer() -> None:
+    package = Path(treegrpo.__file__).parent
+    files = [file for file in package.rglob("*.py") if file.name != "config.py"]
+    source = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    unread = [name for name in OPTIONS if not re.search(rf"(config|settings|options)\.{name}\b", source)]
+    assert unread == []

@@ -1,0 +1,97 @@
+"""Real environments, real processes: what one process evaluates, another one verifies."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.leaderboards.toy import forge
+from treegrpo.leaderboards import store as stores
+from treegrpo.leaderboards.agents import scripted_agent
+from treegrpo.leaderboards.evaluate import evaluate
+from treegrpo.leaderboards.schema import EpisodeRecord
+from treegrpo.leaderboards.verify import verify
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVS = ("treegrpo/SearchQA-v0", "treegrpo/SQL-v0")
+
+EVALUATE = """
+import sys
+from treegrpo.leaderboards.agents import scripted_agent
+from treegrpo.leaderboards.evaluate import evaluate
+evaluate(scripted_agent("random"), sys.argv[1], split="test", num_tasks=4, trials=2, seed=11,
+         out=sys.argv[2])
+"""
+VERIFY = """
+import sys
+from treegrpo.leaderboards.verify import verify
+report = verify(sys.argv[1])
+assert report.verified, report.first_difference
+assert not {"torch", "transformers"} & set(sys.modules), "this floor needs no torch"
+"""
+
+
+def python(code: str, *arguments: object, hash_seed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def episodes(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (path / "episodes.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "wall_seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("env_id", ENVS)
+def test_another_process_and_hash_seed_gives_and_verifies_the_same(
+    tmp_path: Path, env_id: str
+) -> None:
+    python(EVALUATE, env_id, tmp_path / "one", hash_seed="1")
+    python(EVALUATE, env_id, tmp_path / "two", hash_seed="2")
+    assert episodes(tmp_path / "one") == episodes(tmp_path / "two")
+    one, two = ((tmp_path / name / "trajectories.jsonl").read_bytes() for name in ("one", "two"))
+    assert one == two
+    python(VERIFY, tmp_path / "one", hash_seed="3")
+
+
+@pytest.mark.parametrize("env_id", ENVS)
+@pytest.mark.parametrize("name", ["oracle", "null", "random"])
+def test_the_scripted_agents_are_the_ceiling_and_the_floors(
+    tmp_path: Path, env_id: str, name: str
+) -> None:
+    summary = evaluate(
+        scripted_agent(name), env_id, split="test", num_tasks=12, trials=2, seed=0,
+        out=tmp_path / "b",
+    )  # fmt: skip
+    assert summary.failures == {}
+    assert summary.success.mean == (1.0 if name == "oracle" else 0.0)
+    url = f"sqlite:///{tmp_path}/board.sqlite"
+    stores.add(tmp_path / "b", url)
+    [row] = stores.table(url)
+    assert (row.success, row.words["success"]) == (summary.success.mean, "replayed")
+
+
+@pytest.mark.parametrize("env_id", ENVS)
+def test_a_forger_who_recomputes_every_hash_is_found(tmp_path: Path, env_id: str) -> None:
+    out = tmp_path / "b"
+    evaluate(scripted_agent("random"), env_id, split="test", num_tasks=3, trials=1, seed=0, out=out)
+
+    def reward(record: EpisodeRecord, log: list[dict[str, Any]]) -> None:
+        log[-1]["reward"] = "1.0"
+
+    forged = forge(out, tmp_path / "f", events=reward, episode=lambda e: {"success": True})
+    report = verify(forged)
+    assert [outcome.outcome for outcome in report.outcomes] == ["diverged"] * 3
+    assert "field reward: recorded 1.0, replayed 0.0" in str(report.first_difference)

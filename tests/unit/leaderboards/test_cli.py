@@ -1,0 +1,97 @@
+"""The commands eval and leaderboard, as a user types them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from tests.unit.leaderboards.toy import TOY, ToyAgent, forge, half_right
+from treegrpo.cli.leaderboard import eval_command, leaderboard_app, parse_env_args
+from treegrpo.envs.errors import TreegrpoError, UnknownOption
+from treegrpo.leaderboards.bundle import read_bundle
+from treegrpo.leaderboards.errors import Unverified
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call() -> Call:
+    folders: list[Path] = []
+
+    def folder_agent(folder: Path) -> Any:
+        folders.append(folder)
+        return ToyAgent(half_right, name=folder.name)
+
+    app = typer.Typer()
+    app.command("eval")(eval_command(folder_agent))
+    app.add_typer(leaderboard_app, name="leaderboard")
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_eval_add_verify_table(call: Call, tmp_path: Path) -> None:
+    out, store = tmp_path / "bundle", f"sqlite:///{tmp_path}/board.sqlite"
+    result = call(
+        "eval", "--agent", "oracle", "--env", TOY, "--tasks", 3, "--trials", 2, "--seed", 5,
+        "--env-arg", "format=xml", "--out", out,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "success" in result.output
+    assert read_bundle(out).manifest.env_kwargs == {"format": "xml"}
+    verified = call("leaderboard", "verify", out)
+    assert "6 of 6 episodes: match" in verified.output
+    assert "success: replayed" in verified.output
+    added = call("leaderboard", "add", out, "--store", store)
+    assert added.exit_code == 0
+    table = call("leaderboard", "table", "--store", store, "--env", TOY)
+    assert table.exit_code == 0
+    assert "Leaderboard" in table.output
+
+
+def test_a_folder_goes_to_the_factory(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    result = call(
+        "eval", "--agent", tmp_path / "model", "--env", TOY, "--tasks", 2, "--out", tmp_path / "b"
+    )
+    assert result.exit_code == 0, result.output
+    assert read_bundle(tmp_path / "b").manifest.agent.name == "model"
+
+
+def test_neither_name_nor_folder_is_refused(call: Call, tmp_path: Path) -> None:
+    result = call("eval", "--agent", "oracel", "--env", TOY, "--out", tmp_path / "b")
+    assert isinstance(result.exception, UnknownOption)
+    assert "Did you mean 'oracle'" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_of_a_forged_bundle_shows_the_step_and_is_an_error(
+    call: Call, tmp_path: Path
+) -> None:
+    call("eval", "--agent", "null", "--env", TOY, "--tasks", 2, "--out", tmp_path / "b")
+    forge(tmp_path / "b", tmp_path / "f", episode=lambda e: {"success": True})
+    result = call("leaderboard", "verify", tmp_path / "f")
+    assert isinstance(result.exception, Unverified)
+    assert "at step 4, field success: recorded True, replayed False" in str(result.exception)
+    assert "2 of 2 episodes: diverged" in result.output
+
+
+@pytest.mark.parametrize("option", ["--tasks", "--trials", "--concurrency"])
+def test_numbers_out_of_range_are_usage_errors(call: Call, tmp_path: Path, option: str) -> None:
+    result = call("eval", "--agent", "null", "--env", TOY, "--out", tmp_path / "b", option, 0)
+    assert result.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_env_args_are_json_where_they_parse() -> None:
+    found = parse_env_args(["max_turns=6", "path=a=b", "fast=true", "name=xml"])
+    assert found == {"max_turns": 6, "path": "a=b", "fast": True, "name": "xml"}
+
+
+@pytest.mark.parametrize("pairs", [["max_turns"], ["=6"], ["a=1", "a=2"]])
+def test_wrong_env_args_are_refused(pairs: list[str]) -> None:
+    with pytest.raises(TreegrpoError, match="Write --env-arg max_turns=6"):
+        parse_env_args(pairs)
