@@ -1,14 +1,17 @@
 """Fork a live database after an INSERT: the fork sees the row, its earlier sibling does not."""
 
-from treegrpo.envs import fork, make
+import gymnasium
+
+from treegrpo.envs import ToolEnv, fork, make
 
 env = make("treegrpo/SQL-v0")
 env.reset(seed=0, options={"difficulty": 3})
 
 
-def query(world, sql: str) -> str:
-    observation, *_ = world.step(world.unwrapped.encode_call("query", sql=sql))
-    return observation
+def query(world: gymnasium.Env[str, str], sql: str) -> str:
+    core = world.unwrapped
+    assert isinstance(core, ToolEnv)
+    return world.step(core.encode_call("query", sql=sql))[0]
 
 
 before = fork(env)

@@ -22,7 +22,7 @@ from pydantic import JsonValue
 
 from treegrpo.envs import baselines
 from treegrpo.envs.core import Message, ToolEnv
-from treegrpo.envs.digest import digest, digest_bytes
+from treegrpo.envs.digest import digest, digest_bytes, stable_seed
 from treegrpo.envs.errors import UnknownOption, suggest
 
 
@@ -74,7 +74,10 @@ class Agent(Protocol):
 
 
 class ScriptedAgent:
-    """An agent that is a function of the environment and a generator of its own."""
+    """An agent that is a function of the environment and a generator of its own.
+
+    It keeps nothing: the generator of a turn depends on the episode's seed and the turn alone.
+    """
 
     settings: Mapping[str, JsonValue] = {}
 
@@ -82,7 +85,6 @@ class ScriptedAgent:
         """Keep the function; `name` goes into the bundle."""
         self.name = name
         self._action = action
-        self._generators: dict[str, np.random.Generator] = {}
 
     @property
     def digest(self) -> str:
@@ -92,17 +94,15 @@ class ScriptedAgent:
 
     def act(self, episodes: Sequence[EpisodeView]) -> list[str]:
         """Return one action per episode."""
-        return [self._action(view.env, self._generator(view)) for view in episodes]
+        return [self._action(view.env, _generator(view)) for view in episodes]
 
     def finish(self, key: str) -> int | None:
-        """Forget the episode; a script samples no tokens, so nobody counted."""
-        self._generators.pop(key, None)
+        """Return None: a script samples no tokens, so nobody counted."""
         return None
 
-    def _generator(self, view: EpisodeView) -> np.random.Generator:
-        if view.key not in self._generators:
-            self._generators[view.key] = np.random.default_rng(view.seed)
-        return self._generators[view.key]
+
+def _generator(view: EpisodeView) -> np.random.Generator:
+    return np.random.default_rng(stable_seed(view.seed, view.env.episode.turns))
 
 
 SCRIPTED: Mapping[str, Callable[[ToolEnv, np.random.Generator], str]] = {

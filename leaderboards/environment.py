@@ -19,7 +19,8 @@ def open_env(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[str, s
     """Return a fresh environment, in all its wrappers.
 
     Raises:
-        TreegrpoError: an unknown id or option, a value that it cannot use, or something that is not a `ToolEnv`.
+        TreegrpoError: an unknown id or option, a value that it cannot use,
+            or something that is no `ToolEnv`.
     """
     try:
         env = envs.make(env_id, **env_kwargs)

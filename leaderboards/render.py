@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -11,25 +13,36 @@ from treegrpo.leaderboards.stats import Interval
 from treegrpo.leaderboards.store import Row
 from treegrpo.leaderboards.summary import EvaluationSummary
 
-_NUMBERS = ("success", "interval", "turns", "tool_calls", "sampled_tokens")
+_LETTERS = {"replayed": "r", "recomputed": "c", "declared": "d"}
+_LEGEND = "r replayed, c recomputed, d declared; tokens in all, turns and calls per episode"
 
 
-def leaderboard_table(rows: Sequence[Row]) -> Table:
-    """Return the leaderboard, with the word of each number in the last column."""
-    table = Table(title="Leaderboard")
-    for name in ("rank", "agent", "environment", "split", "success", "95 % interval"):
-        table.add_column(name, justify="right" if name in ("rank", "success") else "left")
-    for name in ("tasks x trials", "turns", "tool calls", "tokens"):
-        table.add_column(name, justify="right")
-    table.add_column("verification")
+def leaderboard_table(rows: Sequence[Row]) -> Group:
+    """Return one table per environment and split; a letter says how far each number is proved."""
+    boards: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
+        boards.setdefault((row.env_id, row.split), []).append(row)
+    tables = [_board(f"{env_id} ({split})", group) for (env_id, split), group in boards.items()]
+    return Group(*tables, plain(_LEGEND if tables else "No rows."))
+
+
+def _board(title: str, rows: Sequence[Row]) -> Table:
+    table = Table(title=plain(title), title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("rank", justify="right")
+    table.add_column("agent", overflow="fold", min_width=8)
+    for name in ("success", "95 % interval", "tasks x trials", "turns", "calls", "tokens"):
+        table.add_column(name, justify="right", no_wrap=name != "tasks x trials", min_width=6)
+    for row in rows:
+        letters = {name: _LETTERS.get(word, "?") for name, word in row.words.items()}
         interval = "-"
         if row.success_low is not None and row.success_high is not None:
-            interval = f"[{row.success_low:.3f}, {row.success_high:.3f}]"
+            interval = f"[{row.success_low:.3f}, {row.success_high:.3f}] {letters['interval']}"
+        tokens = count(row.sampled_tokens)
         cells = [
-            str(row.rank), row.agent, row.env_id, row.split, f"{row.success:.3f}", interval,
-            f"{row.num_tasks} x {row.trials}", f"{row.turns:.2f}", f"{row.tool_calls:.2f}",
-            count(row.sampled_tokens), _words(row.words),
+            str(row.rank), row.agent, f"{row.success:.3f} {letters['success']}", interval,
+            f"{row.num_tasks} x {row.trials}", f"{row.turns:.2f} {letters['turns']}",
+            f"{row.tool_calls:.2f} {letters['tool_calls']}",
+            tokens if tokens == "-" else f"{tokens} {letters['sampled_tokens']}",
         ]  # fmt: skip
         table.add_row(*(plain(cell) for cell in cells))
     return table
@@ -68,12 +81,3 @@ def plain(text: str) -> Text:
 def count(number: int | None) -> str:
     """Return "12,345", or "-" where nobody counted."""
     return "-" if number is None else f"{number:,}"
-
-
-def _words(words: dict[str, str]) -> str:
-    """Return "replayed: success, turns; declared: ..." in a fixed order."""
-    groups: dict[str, list[str]] = {}
-    for name in _NUMBERS:
-        if name in words:
-            groups.setdefault(words[name], []).append(name.replace("_", " "))
-    return "; ".join(f"{word}: {', '.join(names)}" for word, names in groups.items())

@@ -54,18 +54,24 @@ class FlatBatch:
     rows: list[Row] = field(default_factory=list[Row])
 
     def micro_batches(
-        self, max_tokens: int, device: torch.device, *, need_all: bool
+        self,
+        max_tokens: int,
+        device: torch.device,
+        *,
+        need_all: bool,
+        dtype: torch.dtype = torch.float32,
     ) -> Iterator[MicroBatch]:
         """Yield the rows, longest first, in batches of at most `max_tokens` padded tokens.
 
-        Rows without advantage are left out unless `need_all` (a KL term trains them too):
-        they would be computed for a gradient of zero.
+        A row longer than that makes a batch of its own. Rows without advantage are left out
+        unless `need_all` (a KL term trains them too): they would be computed for a gradient of
+        zero. `dtype` is that of the edges' numbers.
         """
         rows = [row for row in self.rows if row.weight > 0 and (need_all or row.has_gradient)]
         rows.sort(key=lambda row: -len(row.ids))  # stable, so the order is reproducible
         while rows:
             count = max(1, max_tokens // len(rows[0].ids))
-            yield _pad(rows[:count], device)
+            yield _pad(rows[:count], device, dtype)
             rows = rows[count:]
 
 
@@ -85,20 +91,26 @@ def flat_batch(trees: Sequence[tuple[Tree, Credit]], normaliser: str) -> FlatBat
 
 
 def token_logps(model: torch.nn.Module, batch: MicroBatch, temperature: float) -> Tensor:
-    """Return logp_E, the float32 log-prob of each edge's target, with gradient.
+    """Return logp_E, the log-prob of each edge's target in float32 or better, with gradient.
 
     Right padding needs no mask: attention is causal, and no edge lies in the padding.
     """
     logits_BTV = model(input_ids=batch.ids_BT, use_cache=False).logits
-    logits_EV = logits_BTV[batch.row_E, batch.target_E - 1].float() / temperature
+    logits_EV = logits_BTV[batch.row_E, batch.target_E - 1]
+    logits_EV = logits_EV.to(edge_dtype(logits_EV.dtype)) / temperature
     target_E = batch.ids_BT[batch.row_E, batch.target_E]
     return torch.log_softmax(logits_EV, dim=-1).gather(1, target_E[:, None]).squeeze(1)
+
+
+def edge_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the number format of losses for a model in `dtype`: float32 or better."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _row(tree: Tree, leaf: int, advantage_by_step: Sequence[float]) -> Row:
     nodes = [tree.nodes[i] for i in tree.path(leaf)]
     row = Row(list(nodes[0].observation_ids), [], [], [])
-    segments: list[tuple[list[int], list[int]]] = [([], row.ids[:])]
+    segments = [(list[int](), row.ids[:])]
     for node, advantage in zip(nodes[1:], advantage_by_step, strict=True):
         start = len(row.ids)
         row.ids += node.action_ids + node.observation_ids
@@ -115,15 +127,16 @@ def _row(tree: Tree, leaf: int, advantage_by_step: Sequence[float]) -> Row:
     return row
 
 
-def _pad(rows: Sequence[Row], device: torch.device) -> MicroBatch:
+def _pad(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> MicroBatch:
     ids_BT = torch.zeros(len(rows), max(len(row.ids) for row in rows), dtype=torch.long)
     for index, row in enumerate(rows):
         ids_BT[index, : len(row.ids)] = torch.tensor(row.ids)
     counts = torch.tensor([len(row.sampled_at) for row in rows])
     row_E = torch.repeat_interleave(torch.arange(len(rows)), counts)
     target_E = torch.tensor([position for row in rows for position in row.sampled_at])
-    old_logp_E = torch.tensor([logp for row in rows for logp in row.old_logps])
-    adv_E = torch.tensor([advantage for row in rows for advantage in row.advantages])
-    weight_E = torch.repeat_interleave(torch.tensor([row.weight for row in rows]), counts)
+    old_logp_E = torch.tensor([logp for row in rows for logp in row.old_logps], dtype=dtype)
+    adv_E = torch.tensor([a for row in rows for a in row.advantages], dtype=dtype)
+    weight_B = torch.tensor([row.weight for row in rows], dtype=dtype)
+    weight_E = torch.repeat_interleave(weight_B, counts)
     edges = Edges.flat(old_logp_E.to(device), adv_E.to(device), weight_E.to(device))
     return MicroBatch(ids_BT.to(device), row_E.to(device), target_E.to(device), edges)

@@ -9,14 +9,20 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from treegrpo.checkpoint import has_checkpoint, require_same_run, sync
 from treegrpo.config import TrainConfig, digest
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.tree import Tree
+
+_LOGS = ("metrics.jsonl", "timings.jsonl", "trees.jsonl")
 
 
 class RunFolderError(TreegrpoError):
@@ -38,20 +44,17 @@ class RunFolder:
             RunFolderError: another run is there, or the folder cannot be written.
         """
         self.path = path
-        if resume_at is None and (path / "metrics.jsonl").exists():
-            raise RunFolderError(
-                f"A new run in '{path}' was asked for, but a run is there already. Resume it, "
-                "remove it, or choose another out folder."
-            )
+        if resume_at is None:
+            require_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             settings = {"config": config.model_dump(mode="json"), "digest": digest(config)}
             write_text(path / "config.json", json.dumps(settings, indent=1) + "\n")
-            for name in ("metrics.jsonl", "timings.jsonl", "trees.jsonl"):
+            for name in _LOGS:
                 _keep_steps_before(path / name, resume_at or 0)
         except OSError as error:
             raise _unwritable(path, error) from error
-        self._board = _tensorboard(path)
+        self._board = _tensorboard(path, resume_at or 0)
 
     def metrics(self, step: int, row: Mapping[str, Any]) -> None:
         """Append a row to metrics.jsonl, and to TensorBoard where it is installed."""
@@ -69,12 +72,80 @@ class RunFolder:
         """Append trees to trees.jsonl."""
         self._append("trees.jsonl", [tree.to_json() for tree in trees])
 
-    def _append(self, name: str, lines: list[str]) -> None:
+    def sync(self) -> None:
+        """Flush the rows to the disk, before a checkpoint says that their steps are done."""
+        for name in _LOGS:
+            sync(self.path / name)
+        if self._board is not None:
+            self._board.flush()
+
+    def model(self, save: Callable[[Path], None]) -> None:
+        """Let `save` write the model to the folder `model`; whole, or what was there stays.
+
+        Raises:
+            RunFolderError: no room, or no right to write.
+        """
+        final, part = self.path / "model", self.path / ".model.part"
         try:
-            with (self.path / name).open("a", encoding="utf-8") as file:
-                file.writelines(line + "\n" for line in lines)
+            shutil.rmtree(part, ignore_errors=True)
+            save(part)
+            shutil.rmtree(final, ignore_errors=True)
+            os.rename(part, final)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise _unwritable(final, error) from error
+
+    def _append(self, name: str, lines: list[str]) -> None:
+        """Append whole lines, or nothing."""
+        path = self.path / name
+        try:
+            with path.open("ab", buffering=0) as file:
+                end = file.tell()
+                data = "".join(line + "\n" for line in lines).encode("ascii")
+                try:
+                    written = file.write(data)
+                    if written != len(data):  # a full disk may take a part without an error
+                        file.write(data[written:])
+                except OSError:
+                    file.truncate(end)
+                    raise
         except OSError as error:
-            raise _unwritable(self.path / name, error) from error
+            raise _unwritable(path, error) from error
+
+
+def require_free(path: Path) -> None:
+    """Pass if a new run may be written to `path`.
+
+    Raises:
+        RunFolderError: a run is there already.
+    """
+    rows = path / "metrics.jsonl"
+    if has_checkpoint(path / "checkpoint") or (rows.exists() and rows.stat().st_size):
+        raise RunFolderError(
+            f"A new run in '{path}' was asked for, but a run is there already. Resume it, "
+            "remove it, or choose another out folder."
+        )
+
+
+def is_same_run(path: Path, config: TrainConfig) -> bool:
+    """Return whether `path` holds a run of these settings, however little it has done.
+
+    Raises:
+        CheckpointError: it holds one of other settings.
+        RunFolderError: its config.json cannot be read.
+    """
+    record = path / "config.json"
+    if not record.exists():
+        return False
+    try:
+        then = json.loads(record.read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"The settings of the run in '{path}' were asked for, but '{record}' cannot be read "
+            f"({error!r}). Choose another out folder."
+        ) from error
+    require_same_run(then, config, path)
+    return True
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -103,28 +174,32 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _keep_steps_before(path: Path, step: int) -> None:
-    """Drop the rows of steps that will be done again, and a line that was cut by a kill."""
+    """Drop the rows of steps that will be done again, and a line that was cut by a kill.
+
+    Lines of other files' making (not a row with a step) end what is kept, too.
+    """
     kept: list[str] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 if json.loads(line)["step"] < step:
                     kept.append(line)
-            except json.JSONDecodeError:
+            except (ValueError, KeyError, TypeError):
                 break
     write_text(path, "".join(line + "\n" for line in kept))
 
 
-def _tensorboard(path: Path) -> Any | None:
+def _tensorboard(path: Path, first_step: int) -> Any | None:
     if find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter  # pyright: ignore
 
-    return SummaryWriter(str(path / "tensorboard"))
+    return SummaryWriter(str(path / "tensorboard"), purge_step=first_step)
 
 
-def _unwritable(path: Path, error: OSError) -> RunFolderError:
+def _unwritable(path: Path, error: Exception) -> RunFolderError:
+    reason = getattr(error, "strerror", None) or error
     return RunFolderError(
-        f"Writing '{path}' failed: {error.strerror or error}. Free some space, or choose another "
-        "folder with out=DIR."
+        f"Writing '{path}' failed: {reason}. Free some space, or choose another folder with "
+        "out=DIR."
     )

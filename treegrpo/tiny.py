@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from treegrpo.loading import save_model
+
+__all__ = ["build_model", "build_tokenizer", "save_model"]
 
 END, START, PAD, UNKNOWN = "<|im_end|>", "<|im_start|>", "<|pad|>", "<|unk|>"
 
@@ -82,9 +85,3 @@ def build_model(vocab_size: int, *, layers: int = 4, width: int = 128, seed: int
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Qwen3ForCausalLM(config).eval()
-
-
-def save_model(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write both as a Hugging Face folder."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(str(folder))

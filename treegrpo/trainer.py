@@ -10,31 +10,38 @@ its checkpoint ends bit for bit like one that was never killed (on CPU).
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 
-from treegrpo.batch import FlatBatch, MicroBatch, flat_batch, token_logps
+from treegrpo.batch import FlatBatch, MicroBatch, edge_dtype, flat_batch, token_logps
 from treegrpo.chat import ChatFormat
-from treegrpo.checkpoint import Position, has_checkpoint, load_checkpoint, save_checkpoint
-from treegrpo.config import TrainConfig, digest, load_config
+from treegrpo.checkpoint import (
+    CheckpointError,
+    Position,
+    has_checkpoint,
+    load_checkpoint,
+    require_same_run,
+    save_checkpoint,
+)
+from treegrpo.config import TrainConfig, load_config
 from treegrpo.credit import Credit, get_credit, node_advantage
 from treegrpo.engine.hf import HFEngine
 from treegrpo.envs.digest import stable_seed
-from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.registry import make
 from treegrpo.loading import load_model
 from treegrpo.losses import LossOptions, get_loss, summarise
+from treegrpo.metrics import rollout_metrics, update_metrics
 from treegrpo.rollout import EnvironmentPool, Grown, Question, RolloutSettings, Scheduler
-from treegrpo.runfolder import RunFolder
-from treegrpo.tree import Tree, sharing_ratio
+from treegrpo.rollout.boundary import pose
+from treegrpo.runfolder import RunFolder, is_same_run, require_free
+from treegrpo.tree import Tree
 from treegrpo.weighting import edge_weights
 
 Scored = tuple[Tree, Credit]
@@ -72,13 +79,18 @@ class Trainer:
             torch.set_num_threads(self.config.threads)
         out = Path(self.config.out)
         self._checkpoints = out / "checkpoint"
-        state = load_checkpoint(self._checkpoints, digest(self.config)) if resume else None
+        settings = self.config.model_dump(mode="json")
+        self.position, tensors = Position(settings=settings), None
+        if resume:
+            self.position, tensors = _resume_point(out, self.config)
+        else:
+            require_free(out)
         self.model, self.tokenizer = load_model(
             self.config.model, dtype=self.config.dtype, device=self.config.device
         )
         self.chat = ChatFormat(self.tokenizer)
         self.pool = EnvironmentPool(make(self.config.env, **self.config.env_kwargs))
-        self._check_split()
+        self._check_options()
         self._reference = (
             copy.deepcopy(self.model).requires_grad_(False) if self.config.kl_beta else None
         )
@@ -88,25 +100,15 @@ class Trainer:
             betas=self.config.betas,
             weight_decay=self.config.weight_decay,
         )
-        self.position = Position(
-            next_step=0, updates=0, sampled_tokens=0, tool_calls=0,
-            config_digest=digest(self.config),
-        )  # fmt: skip
-        if state is not None:
-            self.position, tensors = state
-            self.model.load_state_dict(tensors["model"])
-            self._optimiser.load_state_dict(tensors["optimiser"])
-        if not resume and has_checkpoint(self._checkpoints):
-            raise TreegrpoError(
-                f"A new run in '{out}' was asked for, but it holds a checkpoint of another. "
-                "Resume it, remove it, or choose another folder with out=DIR."
-            )
-        resume_at = self.position.next_step if resume else None
-        self._folder = RunFolder(out, self.config, resume_at=resume_at)
+        if tensors is not None:
+            self._load(tensors)
         self.engine = HFEngine(self.model, version=self.position.updates)
         self._scheduler = Scheduler(
             self.engine, self.chat, self.pool, _rollout_settings(self.config)
         )
+        # Last: whatever is refused above leaves no folder behind.
+        resume_at = self.position.next_step if resume else None
+        self._folder = RunFolder(out, self.config, resume_at=resume_at)
 
     def run(
         self, steps: int | None = None, *, on_step: Callable[[StepReport], None] | None = None
@@ -114,22 +116,35 @@ class Trainer:
         """Return the metrics of the steps that were done, and leave the model in `out/model`.
 
         Args:
-            steps: do at most this many now; None goes to the end of the configured steps.
+            steps: do at most this many now; None goes to the end of the configured steps. A
+                run in pieces equals a run at once.
             on_step: called after each step.
+
+        Raises:
+            TreegrpoError: no room to write; the model's output is not finite.
         """
-        last = self.config.steps
-        stop = last if steps is None else min(last, self.position.next_step + steps)
+        stop = self.config.steps if steps is None else self.position.next_step + steps
         rows: list[dict[str, Any]] = []
-        while self.position.next_step < stop and not self._is_spent():
+        saved_at = self.position.next_step
+        while self.position.next_step < stop and not self._is_over():
             step = self.position.next_step
             started = time.perf_counter()
-            grown = self._scheduler.grow(self._draw_questions(step))
+            grown = self._scheduler.grow(
+                self._draw_questions(step), max_sampled_tokens=self._tokens_left()
+            )
             trained = time.perf_counter()
-            scored = [_score(trees, self.config.credit) for trees in grown.questions if trees]
-            update = self._update(scored)
+            scored = [_score(trees, self.config.credit) for trees in grown.questions]
+            rate = self._learning_rate()
+            update = self._update(scored, rate)
             finished = time.perf_counter()
             self._move_on(grown)
-            metrics = self._metrics(grown, update)
+            metrics = {
+                **rollout_metrics(grown, self.pool.core.success_threshold),
+                "sampled_tokens_total": self.position.sampled_tokens,
+                "tool_calls_total": self.position.tool_calls,
+                "learning_rate": rate,
+                **update,
+            }
             seconds = {
                 "generation": grown.seconds_generation,
                 "environment": grown.seconds_environment,
@@ -138,20 +153,26 @@ class Trainer:
             }
             self._folder.metrics(step, metrics)
             self._folder.timings(step, seconds)
-            if self.position.next_step % self.config.checkpoint_every == 0:
-                self._checkpoint(step, grown)
+            if self.position.next_step % self.config.checkpoint_every == 0 or self._is_over():
+                self._save_trees(step, grown)
+                self._checkpoint()
+                saved_at = self.position.next_step
             rows.append({"step": step, **metrics})
             if on_step is not None:
-                on_step(StepReport(step, last, metrics, seconds))
-        if rows and self.position.next_step % self.config.checkpoint_every:
-            self._checkpoint(self.position.next_step - 1, None)
-        self.save_model(Path(self.config.out) / "model")
+                on_step(StepReport(step, self.config.steps, metrics, seconds))
+        if self.position.next_step > saved_at:
+            self._checkpoint()
+        self._folder.model(self.save_model)
         return rows
 
     def save_model(self, folder: Path) -> None:
         """Write the model and its tokenizer as a Hugging Face folder."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(str(folder))
+
+    def close(self) -> None:
+        """Close the environments; the model and the run folder stay usable."""
+        self.pool.close()
 
     def _draw_questions(self, step: int) -> list[Question]:
         """Return the questions of a step; the same for any history of the run."""
@@ -166,60 +187,61 @@ class Trainer:
             questions.append(Question(seed, options))
         return questions
 
-    def _update(self, scored: Sequence[Sequence[Scored]]) -> dict[str, float]:
-        """Train on the trees, and return the mean metrics of the updates."""
-        reports: list[dict[str, float]] = []
+    def _update(self, scored: Sequence[Sequence[Scored]], rate: float) -> dict[str, float]:
+        """Train on the trees at a learning rate, and return the metrics of all updates."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        updates: list[dict[str, float]] = []
         share = math.ceil(len(scored) / self.config.minibatches)
         for _ in range(self.config.epochs):
             for first in range(0, len(scored), share):
                 part = [pair for question in scored[first : first + share] for pair in question]
-                reports.append(self._update_once(flat_batch(part, self.config.normaliser)))
-        names = reports[0] if reports else {}
-        return {name: fmean(report[name] for report in reports) for name in names}
+                updates.append(self._update_once(flat_batch(part, self.config.normaliser)))
+        return update_metrics(updates)
 
     def _update_once(self, batch: FlatBatch) -> dict[str, float]:
-        """Make one optimiser update from all micro-batches of a batch."""
+        """Make one optimiser update from all micro-batches of a batch; return its metrics.
+
+        The model stays in eval mode: with dropout the policy that is trained would not be the
+        one that sampled.
+        """
         loss_of, options = get_loss(self.config.loss), _loss_options(self.config)
-        self.model.train()
         self._optimiser.zero_grad(set_to_none=True)
         parts: list[dict[str, torch.Tensor]] = []
         total = 0.0
-        for micro in batch.micro_batches(
-            self.config.micro_batch_tokens, self.model.device, need_all=bool(self.config.kl_beta)
-        ):
-            micro = self._with_reference(micro)
-            result = loss_of(
-                token_logps(self.model, micro, self.config.temperature), micro.edges, options
-            )
+        for micro in self._micro_batches(batch):
+            logp_E = token_logps(self.model, micro, self.config.temperature)
+            result = loss_of(logp_E, micro.edges, options)
             result.loss.backward()
             parts.append(result.metrics)
             total += float(result.loss.detach())
+        if not parts:
+            return {}  # no row has an advantage: there is nothing to learn
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._learning_rate()
-        if parts and bool(torch.isfinite(norm)):
-            self._optimiser.step()
-        self.model.eval()
+        if not bool(torch.isfinite(norm)):
+            return {"skipped_updates": 1.0}
+        self._optimiser.step()
         self.position = self.position.model_copy(update={"updates": self.position.updates + 1})
         self.engine.set_weights(self.position.updates)
-        skipped = not bool(torch.isfinite(norm))
-        grad_norm = 0.0 if skipped else float(norm)
-        return {
-            "loss": total if math.isfinite(total) else 0.0,
-            "grad_norm": grad_norm,
-            "skipped_updates": float(skipped),
-            "trained_rows": float(sum(row.has_gradient for row in batch.rows)),
-            **(summarise(parts) if parts else {}),
-        }
+        trained_rows = float(sum(row.has_gradient for row in batch.rows))
+        numbers = {"loss": total, "grad_norm": float(norm), "trained_rows": trained_rows}
+        return {**numbers, **summarise(parts)}
 
-    def _with_reference(self, micro: MicroBatch) -> MicroBatch:
-        if self._reference is None:
-            return micro
-        with torch.no_grad():
-            ref_logp_E = token_logps(self._reference, micro, self.config.temperature)
-        edges = copy.copy(micro.edges)
-        object.__setattr__(edges, "ref_logp_E", ref_logp_E)
-        return MicroBatch(micro.ids_BT, micro.row_E, micro.target_E, edges)
+    def _micro_batches(self, batch: FlatBatch) -> Iterator[MicroBatch]:
+        """Yield the batch in parts that fit, with the reference's log-probs where needed."""
+        for micro in batch.micro_batches(
+            self.config.micro_batch_tokens,
+            self.model.device,
+            need_all=self._reference is not None,
+            dtype=edge_dtype(self.model.dtype),
+        ):
+            if self._reference is None:
+                yield micro
+                continue
+            with torch.no_grad():
+                ref_logp_E = token_logps(self._reference, micro, self.config.temperature)
+            edges = dataclasses.replace(micro.edges, ref_logp_E=ref_logp_E)
+            yield dataclasses.replace(micro, edges=edges)
 
     def _learning_rate(self) -> float:
         """Return the rate of this step: warm-up, then constant or linear to zero."""
@@ -233,9 +255,16 @@ class Trainer:
             done = max(done, self.position.sampled_tokens / config.max_sampled_tokens)
         return config.lr * max(0.0, 1.0 - done)
 
-    def _is_spent(self) -> bool:
+    def _tokens_left(self) -> int | None:
+        """Return what the run may still sample; None without a limit."""
         limit = self.config.max_sampled_tokens
-        return limit is not None and self.position.sampled_tokens >= limit
+        return None if limit is None else limit - self.position.sampled_tokens
+
+    def _is_over(self) -> bool:
+        """Return whether all steps are done, or not even one action fits the run's budget."""
+        left = self._tokens_left()
+        is_spent = left is not None and left < self.config.max_action_tokens
+        return self.position.next_step >= self.config.steps or is_spent
 
     def _move_on(self, grown: Grown) -> None:
         self.position = self.position.model_copy(
@@ -246,53 +275,43 @@ class Trainer:
             }
         )
 
-    def _metrics(self, grown: Grown, update: dict[str, float]) -> dict[str, Any]:
-        """Return what the step did; nothing here depends on the clock."""
-        trees = [tree for question in grown.questions for tree in question]
-        bar = self.pool.core.success_threshold
-        rewards = [
-            [tree.episode_reward(leaf) for tree in question for leaf in tree.scored_leaves()]
-            for question in grown.questions
-        ]
-        flat = [reward for question in rewards for reward in question]
-        ends = Counter(
-            str(tree.nodes[leaf].end_reason) for tree in trees for leaf in tree.leaves()
-        )
-        return {
-            "success_rate": fmean(float(r >= bar) for r in flat) if flat else 0.0,
-            "reward_mean": fmean(flat) if flat else 0.0,
-            "mixed_questions": sum(len(set(question)) > 1 for question in rewards),
-            "leaves": len(flat),
-            "sampled_tokens": grown.sampled_tokens,
-            "tool_calls": grown.tool_calls,
-            "sampled_tokens_total": self.position.sampled_tokens,
-            "tool_calls_total": self.position.tool_calls,
-            "unique_tokens": sum(tree.unique_tokens for tree in trees),
-            "flat_tokens": sum(tree.flat_tokens for tree in trees),
-            "sharing_ratio": sharing_ratio(trees),
-            "fork_depth_mean": fmean(grown.fork_depths) if grown.fork_depths else 0.0,
-            "learning_rate": self._optimiser.param_groups[0]["lr"],
-            "end_reasons": dict(sorted(ends.items())),
-            "failures": dict(sorted(grown.failures.items())),
-            **update,
-        }
+    def _save_trees(self, step: int, grown: Grown) -> None:
+        for question in grown.questions[: self.config.save_trees]:
+            for tree in question:
+                tree.step = step
+            self._folder.trees(question)
 
-    def _checkpoint(self, step: int, grown: Grown | None) -> None:
-        tensors = {
-            "model": self.model.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-        }
-        if grown is not None:
-            for question in grown.questions[: self.config.save_trees]:
-                for tree in question:
-                    tree.step = step
-                self._folder.trees(question)
+    def _checkpoint(self) -> None:
+        self._folder.sync()
+        tensors = {"model": self.model.state_dict(), "optimiser": self._optimiser.state_dict()}
         save_checkpoint(self._checkpoints, self.position, tensors)
 
-    def _check_split(self) -> None:
+    def _load(self, tensors: dict[str, Any]) -> None:
+        """Take over the weights and the optimiser of a checkpoint."""
+        try:
+            self.model.load_state_dict(tensors["model"])
+            self._optimiser.load_state_dict(tensors["optimiser"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"The checkpoint in '{self._checkpoints}' was asked for, but it does not fit "
+                f"the model '{self.config.model}' ({str(error).splitlines()[0]}). Put back the "
+                "model that the run began with, or choose another out folder."
+            ) from error
+
+    def _check_options(self) -> None:
         """Refuse a wrong split or difficulty now, not in the first step."""
-        for question in self._draw_questions(0)[: self.config.questions]:
-            self.pool.template.reset(seed=0, options=question.options)
+        options = [question.options for question in self._draw_questions(0)]
+        for one in {str(option): option for option in options}.values():
+            pose(self.pool, 0, one)
+
+
+def _resume_point(out: Path, config: TrainConfig) -> tuple[Position, dict[str, Any] | None]:
+    """Return position and tensors to go on from; no tensors where a run was killed early."""
+    if not has_checkpoint(out / "checkpoint") and is_same_run(out, config):
+        return Position(settings=config.model_dump(mode="json")), None
+    position, tensors = load_checkpoint(out / "checkpoint")
+    require_same_run(position.settings, config, out)
+    return position, tensors
 
 
 def _score(trees: Sequence[Tree], credit: str) -> list[Scored]:

@@ -53,6 +53,7 @@ def record_demonstrations(
     act: Callable[[], str],
     count: int,
     seed: int,
+    on_episode: Callable[[int, int], None] | None = None,
 ) -> list[Demonstration]:
     """Return `count` episodes of the training split, played by a scripted agent.
 
@@ -62,6 +63,7 @@ def record_demonstrations(
         act: returns the agent's next action.
         count: number of episodes.
         seed: decides which questions are posed.
+        on_episode: called with (episodes done, episodes) after each.
     """
     core: Any = env.unwrapped
     tools = core.tool_schemas()
@@ -79,6 +81,8 @@ def record_demonstrations(
             if not ended:
                 messages += info["messages"]
         recorded.append(Demonstration(messages, bool(info["success"]), tools))
+        if on_episode is not None:
+            on_episode(number + 1, count)
     return recorded
 
 

@@ -1,81 +1,173 @@
-"""Live progress: one bar per stage, and for training the numbers people watch."""
+"""Live progress: a bar per stage while it runs, and one line that stays when it is done.
+
+On a terminal the bar shows how far, the numbers people watch and the seconds left. Elsewhere
+the same words come as plain lines, one every ten seconds.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+import json
+import time
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from treegrpo.runfolder import write_text
 
 if TYPE_CHECKING:
     from treegrpo.trainer import StepReport
 
-_BARS = " .:-=+*#"  # ASCII, so that every terminal shows it
+_PLAIN_EVERY_S = 10.0
+_TICK_EVERY_S = 1.0
+_TITLE_WIDTH = 13
+_BLOCKS = "".join(chr(0x2581 + level) for level in range(8))  # one eighth to full
+_ASCII_BLOCKS = "_.,-=+*#"
 
 
-class TrainingProgress:
-    """A bar over the steps with the success rate and its history; lines where no terminal is."""
+class Bar:
+    """What a stage tells while it runs; made by `Stages.stage`."""
 
-    def __init__(self, console: Console) -> None:
-        """Show on `console`."""
-        self._console = console
-        self._progress = _bars(console)
-        self._task = self._progress.add_task("training", total=None)
-        self._history: list[float] = []
+    def __init__(self, console: Console, title: str, on_tick: Callable[[], None]) -> None:
+        """Show on `console`; `on_tick` is called about once a second, for as long as it moves."""
+        self.result = ""
+        self.console = console
+        self._title, self._on_tick = title, on_tick
+        self._live = Progress(
+            TextColumn(f"  {title:<{_TITLE_WIDTH}}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._live.add_task("", total=None, note="starting", left="")
+        self._began = self._ticked = self._printed = time.monotonic()
+        self._first, self._total = 0, -1
 
-    def __enter__(self) -> Self:
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` is done; another total begins another count."""
+        now = time.monotonic()
+        if total != self._total:
+            self._began, self._first, self._total = now, done, total
+        left = self._left(done, now)
+        self._live.update(self._task, completed=done, total=total, note=note, left=left)
+        if now - self._ticked >= _TICK_EVERY_S:
+            self._ticked = now
+            self._on_tick()
+        if not self.console.is_terminal and now - self._printed >= _PLAIN_EVERY_S:
+            self._printed = now
+            words = [f"{self._title:<{_TITLE_WIDTH}} {done}/{total}", note, left]
+            say(self.console, "  " + "  ".join(word for word in words if word))
+
+    def _left(self, done: int, now: float) -> str:
+        moved = done - self._first
+        if moved < 1 or done >= self._total:
+            return ""
+        return f"{(now - self._began) / moved * (self._total - done):.0f} s left"
+
+    def __enter__(self) -> Bar:
         """Start the display."""
-        self._progress.start()
+        self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop the display."""
-        self._progress.stop()
+    def __exit__(self, *_: object) -> None:
+        """Remove the display."""
+        self._live.stop()
+
+
+class Stages:
+    """The stages of one run, and the seconds that each took, over all calls of the run.
+
+    The seconds are kept in a file and renewed every second, so a killed run loses none.
+    """
+
+    def __init__(self, console: Console, file: Path) -> None:
+        """Go on counting from `file` where it exists."""
+        self._console, self._file = console, file
+        self.seconds: dict[str, float] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self.seconds = {str(k): float(v) for k, v in json.loads(file.read_text()).items()}
+
+    @contextlib.contextmanager
+    def stage(self, title: str) -> Generator[Bar]:
+        """Yield the stage's bar; print its seconds and its `result` when it is done."""
+        before, began = self.seconds.get(title, 0.0), time.monotonic()
+
+        def note_seconds() -> None:
+            self.seconds[title] = before + time.monotonic() - began
+            write_text(self._file, json.dumps(self.seconds, indent=1) + "\n")
+
+        with Bar(self._console, title, note_seconds) as bar:
+            try:
+                yield bar
+            except KeyboardInterrupt:
+                note_seconds()
+                raise
+            note_seconds()
+        self._print(title, bar.result)
+
+    def skip(self, title: str) -> None:
+        """Print that the stage was done by an earlier call."""
+        self._print(title, "done before")
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of all stages, work that was killed and done again included."""
+        return sum(self.seconds.values())
+
+    def _print(self, title: str, result: str) -> None:
+        seconds = self.seconds.get(title, 0.0)
+        say(self._console, f"  {title:<{_TITLE_WIDTH}} {seconds:5.0f} s  {result}".rstrip())
+
+
+class TrainingNotes:
+    """The words beside a training bar: success, its history, failed rollouts."""
+
+    def __init__(self, bar: Bar, earlier: Sequence[float] = ()) -> None:
+        """Tell `bar`; `earlier` holds the success rates of steps done before this call."""
+        self._bar, self._history = bar, list(earlier)
+        self._failed = 0
 
     def step(self, report: StepReport) -> None:
         """Show one finished step."""
-        metrics, seconds = report.metrics, report.seconds
-        self._history.append(metrics["success_rate"])
-        curve = "".join(_BARS[min(7, int(8 * value))] for value in self._history[-24:])
-        line = (
-            f"training  success {metrics['success_rate']:.2f} [{curve}] "
-            f"shared x{metrics['sharing_ratio']:.2f} {seconds['step']:.1f} s/step"
-        )
-        failed = sum(metrics["failures"].values())
-        line += f"  failed {failed}" if failed else ""
-        done = report.step + 1
-        self._progress.update(
-            self._task, completed=done, total=report.steps, description=line.replace("[", r"\[")
-        )
-        if not self._console.is_terminal and (done % 10 == 0 or done == report.steps):
-            self._console.print(f"step {done}/{report.steps}  {line}", markup=False)
+        self._history.append(report.metrics["success_rate"])
+        self._failed += sum(report.metrics["failures"].values())
+        self._bar.advance(report.step + 1, report.steps, self._note())
+        self._bar.result = f"{report.step + 1} steps, {self._note(full=True)}"
+
+    def _note(self, *, full: bool = False) -> str:
+        is_ascii = self._bar.console.options.ascii_only
+        last = fmean(self._history[-5:])
+        curve = sparkline(self._history, 24 if full else 12, ascii_only=is_ascii)
+        first = f"{self._history[0]:.2f} to " if full else ""
+        failed = f" failed {self._failed}" if self._failed else ""
+        return f"success {first}{last:.2f} {curve}{failed}"
 
 
-@contextlib.contextmanager
-def stage(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield `advance(done, total)` of a stage's bar; print how long the stage took."""
-    with _bars(console) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-        elapsed = progress.tasks[0].elapsed or 0.0
-    console.print(f"{title}: {elapsed:.1f} s", markup=False, highlight=False)
+def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
+    """Return shares from 0 to 1 as at most `width` blocks, each the mean of its part."""
+    blocks = _ASCII_BLOCKS if ascii_only else _BLOCKS
+    number = min(width, len(values))
+    edges = [round(i * len(values) / number) for i in range(number + 1)] if number else []
+    means = [fmean(values[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    return "".join(blocks[min(7, max(0, int(8 * mean)))] for mean in means)
 
 
-def _bars(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+def quiet() -> None:
+    """Silence the model library's own bars, which would tear ours; for the command line only."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it is: no markup, no colours, not wrapped."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,14 +23,13 @@ import numpy as np
 
 from treegrpo.chat import ChatFormat
 from treegrpo.engine.base import Context, Engine, Sampled, SamplingParams
-from treegrpo.envs.core import ToolEnv
 from treegrpo.envs.digest import stable_seed
-from treegrpo.envs.errors import GraderFailed
-from treegrpo.envs.snapshot import Snapshot, snapshot
+from treegrpo.envs.snapshot import Snapshot
+from treegrpo.rollout.boundary import Opening, answer, branch_off, pose
 from treegrpo.rollout.budget import Budget
 from treegrpo.rollout.environments import EnvironmentPool
 from treegrpo.rollout.expansion import random_forks
-from treegrpo.tree import Failure, Tree
+from treegrpo.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ class Grown:
     sampled_tokens: int = 0
     tool_calls: int = 0
     failures: Counter[str] = field(default_factory=Counter[str])
+    """Rollouts that failed, by who failed."""
+    unstarted: Counter[str] = field(default_factory=Counter[str])
+    """Branches that were refused before they sampled anything, by reason; they leave no leaf."""
     fork_depths: list[int] = field(default_factory=list[int])
     seconds_generation: float = 0.0
     seconds_environment: float = 0.0
@@ -75,10 +78,10 @@ class _Job:
     tree: Tree
     question: Question
     budget: Budget
-    snapshots: dict[int, Snapshot] = field(default_factory=dict[int, Snapshot])
-    contexts: dict[int, Context] = field(default_factory=dict[int, Context])
+    snapshots: dict[int, Snapshot]
+    contexts: dict[int, Context]
+    live: dict[int, _Branch] = field(default_factory=dict[int, "_Branch"])
     branches: int = 0
-    running: int = 0
     round: int = 0
 
 
@@ -91,6 +94,7 @@ class _Branch:
     node: int
     env: gymnasium.Env[str, str]
     context: Context
+    has_sampled: bool = False
 
 
 class Scheduler:
@@ -109,209 +113,211 @@ class Scheduler:
         )
         self._max_length = min(settings.max_context_tokens, engine.max_length)
 
-    def grow(self, questions: Sequence[Question]) -> Grown:
-        """Return M trees per question, forked N times in each of L rounds."""
-        grown = Grown()
+    def grow(
+        self, questions: Sequence[Question], *, max_sampled_tokens: int | None = None
+    ) -> Grown:
+        """Return M trees per question, forked N times in each of L rounds.
+
+        Without failures and budgets a question has M (L N + 1) leaves. Whatever happens, every
+        context and environment is given back.
+
+        Args:
+            questions: grown together.
+            max_sampled_tokens: hard budget of all of them, above that of each.
+        """
+        grown, jobs = Grown(), list[_Job]()
+        everything = Budget(max_sampled_tokens)
         ready: list[_Branch] = []
-        jobs: list[_Job] = []
-        for question in questions:
-            started = self._start_question(question, grown)
-            jobs += started
-            grown.questions.append([job.tree for job in started])
-            ready += [branch for job in started for branch in self._fork(job, 0, 1, grown)]
-        while ready:
-            ready = self._advance(ready, grown)
-        for job in jobs:
-            for context in job.contexts.values():
-                self._engine.release(context)
+        try:
+            for question in questions:
+                started = self._start(question, everything, jobs, grown)
+                grown.questions.append([job.tree for job in started])
+                ready += [b for job in started for b in self._fork(job, 0, grown)]
+            while ready:
+                ready = self._advance(ready, grown)
+        finally:
+            for job in jobs:
+                self._abandon(job)
         return grown
 
-    def _start_question(self, question: Question, grown: Grown) -> list[_Job]:
-        """Reset once, and plant one root per trunk at that very state."""
-        started = time.perf_counter()
-        try:
-            seed = stable_seed("reset", question.seed)
-            _, info = self._pool.template.reset(seed=seed, options=question.options)
-            root = snapshot(self._pool.template)
-        except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
-            if isinstance(error, ValueError):
-                raise  # wrong options or a state that cannot be captured: the user's to mend
+    def _start(
+        self, question: Question, everything: Budget, jobs: list[_Job], grown: Grown
+    ) -> list[_Job]:
+        """Reset once, and plant one root per trunk at that very state; add them to `jobs`."""
+        with _environment_time(grown):
+            opening = pose(self._pool, stable_seed("reset", question.seed), question.options)
+        if opening is None:
             grown.failures["environment"] += 1
             return []
-        grown.seconds_environment += time.perf_counter() - started
-        prompt = self._chat.opening_ids(info["messages"], self._tools)
+        prompt = self._chat.opening_ids(opening.messages, self._tools)
         settings = self._settings
         budget = Budget(
-            settings.max_sampled_tokens_per_question, settings.max_tool_calls_per_question
+            settings.max_sampled_tokens_per_question,
+            settings.max_tool_calls_per_question,
+            within=everything,
         )
-        jobs: list[_Job] = []
-        opening = self._engine.start(prompt)
-        for number in range(settings.trunks):
-            tree = Tree(
-                question_id=info["task_id"],
-                tree_id=number,
-                difficulty=int(info["difficulty"]),
-                question=self._pool.core.task.question,
-            )
-            tree.add(None, observation_ids=prompt, state_hash=root.hash)
-            job = _Job(tree, question, budget, {0: root})
-            [job.contexts[0]] = self._engine.fork(opening, 1)
-            jobs.append(job)
-        self._engine.release(opening)
-        return jobs
+        context = self._engine.start(prompt)
+        started: list[_Job] = []
+        for number, own in enumerate(self._engine.fork(context, settings.trunks)):
+            tree = _root(opening, number, prompt)
+            started.append(_Job(tree, question, budget, {0: opening.snapshot}, {0: own}))
+        self._engine.release(context)
+        jobs += started
+        return started
 
-    def _fork(self, job: _Job, node: int, count: int, grown: Grown) -> list[_Branch]:
-        """Return new branches at a node: environment, context and node forked together."""
-        branches: list[_Branch] = []
-        for context in self._engine.fork(job.contexts[node], count):
-            is_trunk, number = job.branches == 0, job.branches
-            fresh = stable_seed("noise", job.question.seed, job.tree.tree_id, number)
-            own_noise = self._settings.noise == "fresh" or (
-                is_trunk and self._settings.noise == "inherit"
-            )
-            env, _ = self._pool.take(job.snapshots[node], seed=fresh if own_noise else None)
-            branches.append(_Branch(job, number, node, env, context))
-            job.branches += 1
-            job.running += 1
-            if not is_trunk:
-                grown.fork_depths.append(job.tree.nodes[node].depth)
-        return branches
+    def _fork(self, job: _Job, node: int, grown: Grown) -> list[_Branch]:
+        """Return a new branch at a node: environment, context and node forked together.
+
+        None where the environment could not be forked; the failure is counted.
+        """
+        is_trunk, number = job.branches == 0, job.branches
+        job.branches += 1
+        noise = self._settings.noise
+        has_own_noise = noise == "fresh" or (is_trunk and noise == "inherit")
+        fresh = stable_seed("noise", job.question.seed, job.tree.tree_id, number)
+        with _environment_time(grown):
+            env = branch_off(self._pool, job.snapshots[node], fresh if has_own_noise else None)
+        if env is None:
+            grown.failures["environment"] += 1
+            return []
+        [context] = self._engine.fork(job.contexts[node], 1)
+        branch = _Branch(job, number, node, env, context)
+        job.live[number] = branch
+        if not is_trunk:
+            grown.fork_depths.append(job.tree.nodes[node].depth)
+        return [branch]
 
     def _advance(self, ready: list[_Branch], grown: Grown) -> list[_Branch]:
-        """Sample one step of every branch that may go on, step the environments, fork."""
+        """Sample one step of every branch that may go on; return who is ready after that.
+
+        At the start nothing is in flight, so of the branches that share a budget the first is
+        admitted or refused: the loop always moves on.
+        """
         admitted: list[_Branch] = []
         later: list[_Branch] = []
         for branch in ready:
             reason = self._refusal(branch)
-            if reason is None:
+            if reason is not None:
+                later += self._refuse(branch, reason, grown)
+            elif branch.job.budget.admit(self._params.max_tokens):
                 admitted.append(branch)
             else:
-                branch.job.tree.add(branch.node, truncated=True, end_reason=reason)
-                later += self._end(branch, grown)
+                later.append(branch)  # what is in flight may leave enough
         if not admitted:
             return later
         started = time.perf_counter()
-        sampled = self._engine.sample(
-            [branch.context for branch in admitted], self._params, [*map(_stream, admitted)]
-        )
+        contexts, seeds = [b.context for b in admitted], [*map(_stream, admitted)]
+        sampled = self._engine.sample(contexts, self._params, seeds)
         grown.seconds_generation += time.perf_counter() - started
         for branch, output in zip(admitted, sampled, strict=True):
             branch.job.budget.settle(self._params.max_tokens, len(output.ids))
             grown.sampled_tokens += len(output.ids)
+        for branch, output in zip(admitted, sampled, strict=True):
             later += self._step(branch, output, grown)
         return later
 
     def _refusal(self, branch: _Branch) -> str | None:
-        """Return why a branch may not go on, or None, with its tokens reserved."""
+        """Return why a branch can never go on, or None."""
         if branch.context.length + self._params.max_tokens > self._max_length:
             return "context_limit"
-        return None if branch.job.budget.admit(self._params.max_tokens) else "budget"
+        return "budget" if branch.job.budget.is_spent(self._params.max_tokens) else None
+
+    def _refuse(self, branch: _Branch, reason: str, grown: Grown) -> list[_Branch]:
+        """End a branch where it stands, with a truncated leaf.
+
+        A branch that has sampled nothing leaves none: its path would be another's, and the
+        reward would be nobody's.
+        """
+        if branch.has_sampled:
+            branch.job.tree.add(branch.node, truncated=True, end_reason=reason)
+        else:
+            grown.unstarted[reason] += 1
+        return self._end(branch, grown)
 
     def _step(self, branch: _Branch, output: Sampled, grown: Grown) -> list[_Branch]:
         """Let the environment answer a sampled action; return the branches that go on."""
         job, text = branch.job, self._chat.decode_action(output.ids)
-        started = time.perf_counter()
-        answer = _answer(branch.env, text, job.budget)
-        grown.seconds_environment += time.perf_counter() - started
-        grown.tool_calls += answer.tool_calls
-        job.budget.tool_calls += answer.tool_calls
+        keep = job.round < self._settings.rounds
+        with _environment_time(grown):
+            got = answer(branch.env, text, tool_calls_left=job.budget.tool_calls_left, keep=keep)
+        grown.tool_calls += got.tool_calls
+        job.budget.count_tool_calls(got.tool_calls)
         ids: list[int] = []
-        if not answer.ended:
+        if not got.ended:
             closing = [] if output.stopped else self._chat.close_ids(output.ids)
-            ids = [*closing, *self._chat.observation_ids(answer.messages)]
+            ids = [*closing, *self._chat.observation_ids(got.messages)]
         node = job.tree.add(
             branch.node,
             action_ids=output.ids,
             action_logps=output.logps,
             observation_ids=ids,
             action_text=text,
-            observation_text=answer.observation,
-            reward=answer.reward,
-            terminated=answer.terminated,
-            truncated=answer.truncated,
-            end_reason=answer.end_reason,
-            failure=answer.failure,
-            state_hash=answer.state_hash,
+            observation_text=got.observation,
+            reward=got.reward,
+            terminated=got.terminated,
+            truncated=got.truncated,
+            end_reason=got.end_reason,
+            failure=got.failure,
+            state_hash=got.state_hash,
             weight_version=self._engine.version,
         )
-        branch.node = node.id
-        if answer.failure is not None:
-            grown.failures[answer.failure] += 1
-        if answer.ended:
+        branch.node, branch.has_sampled = node.id, True
+        if got.ended:
             return self._end(branch, grown)
         self._engine.prefill(branch.context, ids)
-        if self._may_fork_again(job):
-            assert answer.snapshot is not None, "an episode that goes on has a snapshot"
-            job.snapshots[node.id] = answer.snapshot
+        if got.snapshot is not None:
+            job.snapshots[node.id] = got.snapshot
             [job.contexts[node.id]] = self._engine.fork(branch.context, 1)
         return [branch]
 
     def _end(self, branch: _Branch, grown: Grown) -> list[_Branch]:
-        """Give back what the branch held; start the tree's next round if it was the last."""
-        job, settings = branch.job, self._settings
+        """Give back what the branch held; fork the tree if it was the last of its round."""
+        job = branch.job
+        failure = job.tree.nodes[branch.node].failure
         self._engine.release(branch.context)
-        self._pool.give(branch.env)
-        job.running -= 1
-        if job.running or not self._may_fork_again(job):
-            return []
-        job.round += 1
-        name = ("forks", job.question.seed, job.tree.tree_id, job.round)
-        rng = np.random.default_rng(stable_seed(*name))
-        chosen = random_forks(job.tree, settings.forks, rng)
-        return [b for node in chosen if node in job.contexts for b in self._fork(job, node, 1, grown)]
+        if failure is None:
+            self._pool.give(branch.env)
+        else:
+            grown.failures[failure] += 1
+            self._pool.discard(branch.env)
+        del job.live[branch.number]
+        branches: list[_Branch] = []
+        while not job.live and job.round < self._settings.rounds:
+            job.round += 1
+            name = ("forks", job.question.seed, job.tree.tree_id, job.round)
+            rng = np.random.default_rng(stable_seed(*name))
+            for node in random_forks(job.tree, self._settings.forks, rng):
+                branches += self._fork(job, node, grown)
+        if job.round == self._settings.rounds:
+            self._forget(job)
+        return branches
 
-    def _may_fork_again(self, job: _Job) -> bool:
-        return job.round < self._settings.rounds and self._settings.forks > 0
+    def _forget(self, job: _Job) -> None:
+        """Give up what only another fork would need."""
+        for context in job.contexts.values():
+            self._engine.release(context)
+        job.contexts.clear()
+        job.snapshots.clear()
+
+    def _abandon(self, job: _Job) -> None:
+        """Give up everything a tree still holds; nothing, unless an exception came through."""
+        for branch in job.live.values():
+            self._engine.release(branch.context)
+            self._pool.discard(branch.env)
+        job.live.clear()
+        self._forget(job)
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What came back from the environment for one action."""
-
-    observation: str = ""
-    messages: list[Any] = field(default_factory=list[Any])
-    reward: float = 0.0
-    terminated: bool = False
-    truncated: bool = False
-    end_reason: str | None = None
-    failure: Failure | None = None
-    tool_calls: int = 0
-    state_hash: str = ""
-    snapshot: Snapshot | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.terminated or self.truncated
-
-
-def _answer(env: gymnasium.Env[str, str], action: str, budget: Budget) -> _Answer:
-    """Step the environment; the one boundary where its failures become data."""
-    core = env.unwrapped
-    assert isinstance(core, ToolEnv), "snapshot() refuses any other environment"
-    calls_before = core.episode.tool_calls
-    failure: Failure
-    try:
-        if budget.tool_calls_left is not None:
-            core.cap_tool_calls(calls_before + budget.tool_calls_left)
-        observation, reward, terminated, truncated, info = env.step(action)
-        after = None if terminated or truncated else snapshot(env)
-        return _Answer(
-            observation=observation,
-            messages=info["messages"],
-            reward=float(reward),
-            terminated=terminated,
-            truncated=truncated,
-            end_reason=info["end_reason"],
-            tool_calls=core.episode.tool_calls - calls_before,
-            state_hash=core.state_hash() if after is None else after.hash,
-            snapshot=after,
-        )
-    except GraderFailed as error:
-        failure, reason = "grader", str(error)
-    except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
-        failure, reason = "environment", f"{type(error).__name__}: {error}"
-    calls = core.episode.tool_calls - calls_before
-    return _Answer(truncated=True, end_reason=reason, failure=failure, tool_calls=calls)
+def _root(opening: Opening, number: int, prompt: list[int]) -> Tree:
+    """Return a tree that holds the prompt only."""
+    tree = Tree(
+        question_id=opening.task_id,
+        tree_id=number,
+        difficulty=opening.difficulty,
+        question=opening.question,
+    )
+    tree.add(None, observation_ids=prompt, state_hash=opening.snapshot.hash)
+    return tree
 
 
 def _stream(branch: _Branch) -> int:
@@ -319,3 +325,13 @@ def _stream(branch: _Branch) -> int:
     job = branch.job
     depth = job.tree.nodes[branch.node].depth
     return stable_seed("sample", job.question.seed, job.tree.tree_id, branch.number, depth)
+
+
+@contextmanager
+def _environment_time(grown: Grown) -> Generator[None]:
+    """Count the seconds spent inside as the environment's."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        grown.seconds_environment += time.perf_counter() - started

@@ -35,7 +35,8 @@ def next_action(env: SearchQAEnv) -> str:
     if "world" not in data:
         return _file_action(env)
     world = build_world(data["split"], data["world"])
-    seen = {env.documents().documents[i].text for i in env.state["seen"]}
+    positions: list[int] = env.state["seen"]
+    seen = {env.documents().documents[position].text for position in positions}
     for fact in world.follow(data["subject"], data["relations"]):
         if fact.sentence() not in seen:
             return env.encode_call("search", query=f"{fact.relation} of {fact.subject}")

@@ -100,7 +100,9 @@ def test_xml_reads_tags(text: str, expected: list[tuple[str, dict[str, Any]]]) -
 @pytest.mark.parametrize("value", ["Oslo", "</tool_call>", "</search>", '"', "a<b>&amp;", "\u00e9"])
 def test_what_is_encoded_is_read_back(format: str, value: str) -> None:
     encode = get_format(format).encode
-    assert calls(format, encode(TOOLS["search"], {"query": value})) == [("search", {"query": value})]
+    assert calls(format, encode(TOOLS["search"], {"query": value})) == [
+        ("search", {"query": value})
+    ]
     both = {"source": value, "target": "x"}
     assert calls(format, encode(TOOLS["move"], both)) == [("move", both)]
     assert calls(format, encode(TOOLS["stop"], {})) == [("stop", {})]
@@ -112,5 +114,5 @@ def test_xml_writes_other_values_as_json() -> None:
 
 
 def test_an_unknown_format_is_named() -> None:
-    with pytest.raises(UnknownOption, match="known formats: hermes, xml. Did you mean 'hermes'"):
+    with pytest.raises(UnknownOption, match=r"known formats: hermes, xml\. Did you mean 'hermes'"):
         get_format("herms")

@@ -29,7 +29,7 @@ class Desk:
 
         Returns:
             never shown.
-        """
+        """  # noqa: D205
         return query
 
     @tool(effects="write", cost=2)

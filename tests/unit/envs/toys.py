@@ -129,9 +129,7 @@ class BreaksS3Score(Sum):
 class BreaksS4(Sum):
     """A restore that uses the snapshot up."""
 
-    def restore(
-        self, snapshot: Snapshot, *, seed: int | None = None
-    ) -> tuple[str, dict[str, Any]]:
+    def restore(self, snapshot: Snapshot, *, seed: int | None = None) -> tuple[str, dict[str, Any]]:
         result = super().restore(snapshot, seed=seed)
         self._episode = snapshot.episode
         return result
@@ -194,9 +192,7 @@ class BreaksS7(Sum):
 class BreaksS8(Sum):
     """A restore that keeps the object's own generator."""
 
-    def restore(
-        self, snapshot: Snapshot, *, seed: int | None = None
-    ) -> tuple[str, dict[str, Any]]:
+    def restore(self, snapshot: Snapshot, *, seed: int | None = None) -> tuple[str, dict[str, Any]]:
         mine = self.np_random
         result = super().restore(snapshot, seed=seed)
         if seed is None:
@@ -240,9 +236,7 @@ class BreaksS10(Sum):
 class BreaksS11(Sum):
     """A restore that gives the turns back."""
 
-    def restore(
-        self, snapshot: Snapshot, *, seed: int | None = None
-    ) -> tuple[str, dict[str, Any]]:
+    def restore(self, snapshot: Snapshot, *, seed: int | None = None) -> tuple[str, dict[str, Any]]:
         result = super().restore(snapshot, seed=seed)
         self.episode.turns = 0
         return result

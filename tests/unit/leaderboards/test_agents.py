@@ -24,21 +24,20 @@ def test_oracle_and_null_are_those_of_the_environment() -> None:
     assert "<tool_call>" not in refusal
 
 
-def test_random_depends_on_the_episodes_seed_alone() -> None:
-    def actions(views: list[EpisodeView]) -> list[list[str]]:
-        agent = scripted_agent("random")
-        return [agent.act(views) for _ in range(6)]
+def test_random_depends_on_the_episodes_seed_and_turn_alone() -> None:
+    def actions(seed: int) -> list[str]:
+        agent, one = scripted_agent("random"), view(seed=seed)
+        texts: list[str] = []
+        while not one.env.episode.ended:
+            texts += agent.act([view(seed=99), one])[1:]
+            assert agent.act([one]) == texts[-1:]
+            one.env.step(texts[-1])
+        assert agent.finish(one.key) is None
+        return texts
 
-    together = actions([view("a", 1), view("b", 2)])
-    assert [texts[0] for texts in together] == [texts[0] for texts in actions([view("a", 1)])]
-    assert [texts[0] for texts in together] != [texts[1] for texts in together]
-
-
-def test_a_finished_episode_is_forgotten() -> None:
-    agent = scripted_agent("random")
-    first = [agent.act([view()]) for _ in range(3)]
-    assert agent.finish("0/0") is None
-    assert [agent.act([view()]) for _ in range(3)] == first
+    assert actions(1) == actions(1)
+    assert actions(1) != actions(2)
+    assert len(set(actions(1))) > 1
 
 
 def test_digests_tell_agents_apart() -> None:

@@ -49,7 +49,8 @@ def test_eval_add_verify_table(call: Call, tmp_path: Path) -> None:
     assert added.exit_code == 0
     table = call("leaderboard", "table", "--store", store, "--env", TOY)
     assert table.exit_code == 0
-    assert "Leaderboard" in table.output
+    assert "oracle" in table.output
+    assert "1.000 r" in table.output
 
 
 def test_a_folder_goes_to_the_factory(call: Call, tmp_path: Path) -> None:

@@ -74,7 +74,10 @@ def test_other_gymnasium_environments_are_refused() -> None:
     class Plain(gymnasium.Env[Any, Any]):
         observation_space = action_space = gymnasium.spaces.Discrete(2)
 
-    gymnasium.register("tests/Plain-v0", Plain)
+    def make_plain(**options: Any) -> Plain:
+        return Plain()
+
+    gymnasium.register("tests/Plain-v0", make_plain)
     try:
         with pytest.raises(TreegrpoError, match="Plain is no ToolEnv"):
             open_env("tests/Plain-v0", {})

@@ -29,8 +29,8 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'board.sqlite'}"
 
 
-def shown(renderable: Any) -> str:
-    console = Console(file=io.StringIO(), width=240)
+def shown(renderable: Any, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(renderable)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -58,9 +58,13 @@ def test_rows_are_ranked_by_success(tmp_path: Path, url: str) -> None:
     assert rows[0].sampled_tokens is None
     assert stores.table(url, env_id="treegrpo/Other-v0") == []
     text = shown(leaderboard_table(rows))
-    assert "4,000" in text
-    assert "replayed: success, turns, tool calls" in text
-    assert "declared: sampled tokens" in text
+    assert "0.500 r" in text
+    assert f"[{half.success_low:.3f}, {half.success_high:.3f}] c" in text
+    assert "4,000 d" in text
+    assert f"{TOY} (test)" in text
+    assert f"{TOY} (train)" in text
+    assert "r replayed, c recomputed, d declared" in text
+    assert "No rows." in shown(leaderboard_table([]))
 
 
 def test_equal_scores_share_a_rank(tmp_path: Path, url: str) -> None:
@@ -149,7 +153,7 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_names_from_bundles_are_shown_literally(tmp_path: Path, url: str) -> None:
     run(tmp_path / "b", ToyAgent(half_right, name="[bold red]me[/] \x1b[2J"))
     stores.add(tmp_path / "b", url)
-    text = shown(leaderboard_table(stores.table(url)))
+    text = shown(leaderboard_table(stores.table(url)), width=120)
     assert "[bold red]me[/] \N{REPLACEMENT CHARACTER}[2J" in text
     assert "\x1b" not in text
 

@@ -1,0 +1,149 @@
+"""The boundary to the environments: the one place where their failures become data.
+
+Nothing that a model writes may stop a run. What an environment or its grader raises while a
+question is posed, forked or answered is attributed, told in one line and counted; the run
+goes on without that rollout. Only a TreegrpoError at reset (a wrong option, a state that
+cannot be captured at all) is the user's to mend, and passes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+
+from treegrpo.envs.core import Message
+from treegrpo.envs.errors import GraderFailed, TreegrpoError
+from treegrpo.envs.snapshot import Snapshot, core_of, snapshot
+from treegrpo.rollout.environments import EnvironmentPool
+from treegrpo.tree import Failure
+
+MAX_FAULT_CHARS = 500
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A question as posed: all that its trees share."""
+
+    task_id: str
+    difficulty: int
+    question: str
+    messages: list[Message]
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back from the environment for one action."""
+
+    observation: str = ""
+    messages: list[Message] = field(default_factory=list[Message])
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    end_reason: str | None = None
+    failure: Failure | None = None
+    tool_calls: int = 0
+    state_hash: str = ""
+    snapshot: Snapshot | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the episode is over."""
+        return self.terminated or self.truncated
+
+
+def pose(pool: EnvironmentPool, seed: int, options: dict[str, Any]) -> Opening | None:
+    """Return the question that a reset poses, or None where the environment failed.
+
+    Raises:
+        TreegrpoError: wrong options, or a state that cannot be captured: the user's to mend.
+    """
+    try:
+        _, info = pool.template.reset(seed=seed, options=options)
+        return Opening(
+            task_id=info["task_id"],
+            difficulty=int(info["difficulty"]),
+            question=pool.core.task.question,
+            messages=info["messages"],
+            snapshot=snapshot(pool.template),
+        )
+    except TreegrpoError:
+        raise
+    except Exception:  # noqa: BLE001 - the boundary: a failing rollout is data
+        return None
+
+
+def branch_off(
+    pool: EnvironmentPool, at: Snapshot, seed: int | None
+) -> gymnasium.Env[str, str] | None:
+    """Return an environment at a snapshot, or None where it could not be forked."""
+    try:
+        return pool.take(at, seed=seed)
+    except Exception:  # noqa: BLE001 - the boundary: a failing rollout is data
+        return None
+
+
+def answer(
+    env: gymnasium.Env[str, str], action: str, *, tool_calls_left: int | None, keep: bool
+) -> Answer:
+    """Return what the environment answers to an action; its failure is an answer, too.
+
+    Args:
+        env: an environment of the pool, its episode not over.
+        action: the assistant's text.
+        tool_calls_left: hard limit on the calls of this and all later steps; None for none.
+        keep: whether the state after the step will be forked and so needs a snapshot.
+    """
+    before = core_of(env).episode.tool_calls
+    try:
+        return _step(env, action, before, tool_calls_left, keep)
+    except GraderFailed as error:
+        failure, fault = "grader", str(error)
+    except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
+        failure, fault = "environment", f"{type(error).__name__}: {error}"
+    return Answer(
+        observation=fault[:MAX_FAULT_CHARS],
+        truncated=True,
+        end_reason=f"{failure}_failed",
+        failure=failure,
+        tool_calls=_tool_calls(env, before) - before,
+    )
+
+
+def _step(
+    env: gymnasium.Env[str, str], action: str, before: int, left: int | None, keep: bool
+) -> Answer:
+    core = core_of(env)
+    if left is not None:
+        core.cap_tool_calls(before + left)
+    observation, reward, terminated, truncated, info = env.step(action)
+    if not math.isfinite(reward):
+        raise GraderFailed(f"The reward is {reward}, which is not finite.")
+    reason = info["end_reason"]
+    if truncated and reason is None:
+        reason = "step_limit"  # a wrapper's, such as TimeLimit: the environment knows nothing
+    elif reason == "tool_call_limit" and core.episode.max_tool_calls < core.max_tool_calls:
+        reason = "budget"  # ours, not the environment's own
+    after = snapshot(env) if keep and not (terminated or truncated) else None
+    return Answer(
+        observation=observation,
+        messages=info["messages"],
+        reward=float(reward),
+        terminated=terminated,
+        truncated=truncated,
+        end_reason=reason,
+        tool_calls=core.episode.tool_calls - before,
+        state_hash=core.state_hash() if after is None else after.hash,
+        snapshot=after,
+    )
+
+
+def _tool_calls(env: gymnasium.Env[str, str], before: int) -> int:
+    """Return the calls counted so far, or `before` where the failure took the episode away."""
+    try:
+        return core_of(env).episode.tool_calls
+    except TreegrpoError:
+        return before
