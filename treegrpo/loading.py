@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,7 +47,7 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "auto") -> tu
             output_loading_info=True,
             **options,
         )
-    except Exception as error:  # noqa: BLE001 - a foreign folder makes the loaders raise anything
+    except Exception as error:  # a foreign folder makes the loaders raise anything
         raise _unloadable(name, error, on_hub=not local) from error
     if missing := sorted(report["missing_keys"]):
         raise ModelNotFound(
@@ -66,30 +64,22 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
         NotWritten: no room, or no right to write.
     """
     part = folder.with_name(f".{folder.name}.part")
-    with writing(folder):
-        try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            model.save_pretrained(part)
-            tokenizer.save_pretrained(str(part))
-            if folder.exists():
-                shutil.rmtree(folder)
-            part.replace(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Generator[None]:
-    """Turn what a full or locked disk makes the library raise into one `NotWritten`."""
     try:
-        yield
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(str(part))
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.replace(folder)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).strip() or repr(error)
         raise NotWritten(
             f"Writing a model to '{folder}' asked for, but: {reason}. Free some space, or choose "
             "another folder."
         ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def pick_device(name: str) -> torch.device:

@@ -22,7 +22,7 @@ from treegrpo.config import TrainConfig, digest
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.tree import Tree
 
-_LOGS = ("metrics.jsonl", "timings.jsonl", "trees.jsonl")
+_LOGS = ("metrics.jsonl", "timings.jsonl", "trees.jsonl", "failures.jsonl")
 
 
 class RunFolderError(TreegrpoError):
@@ -71,6 +71,14 @@ class RunFolder:
     def trees(self, trees: Iterable[Tree]) -> None:
         """Append trees to trees.jsonl."""
         self._append("trees.jsonl", [tree.to_json() for tree in trees])
+
+    def failures(self, step: int, faults: Mapping[tuple[str, str], int]) -> None:
+        """Append to failures.jsonl who failed, what it said and how often."""
+        rows = [
+            {"step": step, "who": who, "message": message, "count": count}
+            for (who, message), count in faults.items()
+        ]
+        self._append("failures.jsonl", [json.dumps(row) for row in rows])
 
     def sync(self) -> None:
         """Flush the rows to the disk, before a checkpoint says that their steps are done."""

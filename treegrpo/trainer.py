@@ -34,12 +34,13 @@ from treegrpo.config import TrainConfig, load_config
 from treegrpo.credit import Credit, get_credit, node_advantage
 from treegrpo.engine.hf import HFEngine
 from treegrpo.envs.digest import stable_seed
+from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.registry import make
 from treegrpo.loading import load_model
 from treegrpo.losses import LossOptions, get_loss, summarise
 from treegrpo.metrics import rollout_metrics, update_metrics
 from treegrpo.rollout import EnvironmentPool, Grown, Question, RolloutSettings, Scheduler
-from treegrpo.rollout.boundary import pose
+from treegrpo.rollout.boundary import Opening, pose
 from treegrpo.runfolder import RunFolder, is_same_run, require_free
 from treegrpo.tree import Tree
 from treegrpo.weighting import edge_weights
@@ -89,7 +90,9 @@ class Trainer:
             self.config.model, dtype=self.config.dtype, device=self.config.device
         )
         self.chat = ChatFormat(self.tokenizer)
-        self.pool = EnvironmentPool(make(self.config.env, **self.config.env_kwargs))
+        # Gymnasium's checker is for development; after a failed reset it breaks every step.
+        options: dict[str, Any] = {"disable_env_checker": True, **self.config.env_kwargs}
+        self.pool = EnvironmentPool(make(self.config.env, **options))
         self._check_options()
         self._reference = (
             copy.deepcopy(self.model).requires_grad_(False) if self.config.kl_beta else None
@@ -153,6 +156,7 @@ class Trainer:
             }
             self._folder.metrics(step, metrics)
             self._folder.timings(step, seconds)
+            self._folder.failures(step, grown.faults)
             if self.position.next_step % self.config.checkpoint_every == 0 or self._is_over():
                 self._save_trees(step, grown)
                 self._checkpoint()
@@ -299,10 +303,20 @@ class Trainer:
             ) from error
 
     def _check_options(self) -> None:
-        """Refuse a wrong split or difficulty now, not in the first step."""
+        """Refuse a wrong split, difficulty or length now, not in the first step."""
         options = [question.options for question in self._draw_questions(0)]
-        for one in {str(option): option for option in options}.values():
-            pose(self.pool, 0, one)
+        posed = [pose(self.pool, 0, one) for one in {str(one): one for one in options}.values()]
+        tools = self.pool.core.tool_schemas()
+        lengths = [len(self.chat.opening_ids(o.messages, tools)) for o in posed if isinstance(o, Opening)]
+        model_limit = int(self.model.config.get_text_config(decoder=True).max_position_embeddings)
+        limit = min(self.config.max_context_tokens, model_limit)
+        if lengths and min(lengths) + self.config.max_action_tokens > limit:
+            raise TreegrpoError(
+                f"Episodes of at most {limit} tokens were asked for (max_context_tokens="
+                f"{self.config.max_context_tokens}, the model has {model_limit} positions), but a "
+                f"prompt has {min(lengths)} and an action up to {self.config.max_action_tokens}. "
+                "Raise max_context_tokens, lower max_action_tokens, or use another model."
+            )
 
 
 def _resume_point(out: Path, config: TrainConfig) -> tuple[Position, dict[str, Any] | None]:

@@ -3,60 +3,87 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from treegrpo.cli.progress import Stages, say
 from treegrpo.leaderboards import store as stores
 from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.render import leaderboard_table
 from treegrpo.leaderboards.stats import Interval
+from treegrpo.leaderboards.store import Row
 from treegrpo.leaderboards.summary import EvaluationSummary, summarise
 from treegrpo.runfolder import read_rows, write_text
 from treegrpo.view import Costs, GroupRow, before_after_table, cost_table, render_trees
 
 
+def verify_and_rank(out: Path, advance: Callable[[int, int], None]) -> list[Row]:
+    """Return the leaderboard of both bundles, after every action of them was replayed."""
+    url = f"sqlite:///{out / 'leaderboard.sqlite'}"
+    bundles = ("bundle_before", "bundle_after")
+    for done, name in enumerate(bundles):
+        advance(done, len(bundles))
+        stores.add(out / name, url)  # replays every action; refuses what differs
+    return stores.table(url)
+
+
 def finish_demo(
-    out: Path,
-    console: Console,
-    rows: list[dict[str, Any]],
-    *,
-    facts: dict[str, Any],
-    seconds_total: float,
+    out: Path, console: Console, ranked: list[Row], *, facts: dict[str, Any], stages: Stages
 ) -> dict[str, Any]:
     """Return the summary; print the tables and write what people look at."""
+    rows = read_rows(out / "metrics.jsonl")
     before = summarise(read_bundle(out / "bundle_before"))
     after = summarise(read_bundle(out / "bundle_after"))
-    url = f"sqlite:///{out / 'leaderboard.sqlite'}"
-    for name in ("bundle_before", "bundle_after"):
-        stores.add(out / name, url)  # replays every action; refuses what differs
     seconds = _seconds(out)
-    summary = facts | _numbers(before, after, rows, seconds, seconds_total)
-    console.print(before_after_table(_groups(before), _groups(after)))
-    console.print(
-        cost_table(
-            Costs(
-                summary["sampled_tokens"], summary["tool_calls"], summary["sharing_ratio"], seconds
-            )
-        )
+    summary = facts | _numbers(before, after, rows) | _times(seconds, stages)
+    costs = Costs(
+        summary["sampled_tokens"], summary["tool_calls"], summary["sharing_ratio"], seconds
     )
-    console.print(leaderboard_table(stores.table(url)))
     page = render_trees(
         out / "trees.jsonl", out / "trees.html", title="Demo", summary=summary, curve=rows
     )
+    for table in (
+        before_after_table(_groups(before), _groups(after)),
+        cost_table(costs),
+        leaderboard_table(ranked),
+    ):
+        console.print()
+        console.print(table)
     write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-    console.print(f"Trees to look at: {page}", markup=False)
-    console.print(f"Run folder: {out}", markup=False)
+    say(console, _ending(out, page, summary))
     return summary
+
+
+def _ending(out: Path, page: Path, summary: dict[str, Any]) -> str:
+    before, after = (f"{100 * summary[f'success_{name}']:.0f} %" for name in ("before", "after"))
+    return (
+        f"\nSuccess on held-out questions: {before} before, {after} after, "
+        f"in {summary['seconds_total']:.0f} s.\n"
+        f"  look at the trees   {page}\n"
+        f"  replay the score    treegrpo leaderboard verify {out / 'bundle_after'}\n"
+        f"  all files           {out}"
+    )
+
+
+def _times(seconds: dict[str, float], stages: Stages) -> dict[str, Any]:
+    """Return the seconds of the phases of training, of the stages, and in all.
+
+    A demo that was stopped counts all its calls, work that had to be done again included.
+    """
+    return {
+        **{f"seconds_{name}": value for name, value in seconds.items()},
+        "seconds_by_stage": dict(stages.seconds),
+        "seconds_total": stages.total_seconds,
+    }
 
 
 def _numbers(
     before: EvaluationSummary,
     after: EvaluationSummary,
     rows: list[dict[str, Any]],
-    seconds: dict[str, float],
-    seconds_total: float,
 ) -> dict[str, Any]:
     unique = sum(row["unique_tokens"] for row in rows)
     return {
@@ -71,10 +98,6 @@ def _numbers(
         "tool_calls": sum(row["tool_calls"] for row in rows),
         "sharing_ratio": sum(row["flat_tokens"] for row in rows) / max(1, unique),
         "max_abs_log_ratio": max((row.get("max_abs_log_ratio", 0.0) for row in rows), default=0.0),
-        "seconds_generation": seconds["generation"],
-        "seconds_environment": seconds["environment"],
-        "seconds_training": seconds["training"],
-        "seconds_total": seconds_total,
     }
 
 

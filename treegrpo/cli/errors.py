@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Generator
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -15,10 +16,10 @@ USER_ERROR, STOPPED = 2, 130
 
 # typer carries click's classes under a private name or uses click's own, by version; the
 # public BadParameter has the same ancestors in both.
-_USAGE_ERROR, _CLICK_ERROR = typer.BadParameter.__mro__[1:3]
+_CLICK_ERROR = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
-class Stopped(Exception):  # noqa: N818 - it is no error
+class Stopped(Exception):
     """The user pressed Ctrl-C; the message says what was kept and how to go on."""
 
 
@@ -66,7 +67,7 @@ def usage_message(error: Exception) -> str:
     return f"Error: '{path}' was called wrongly: {text}{end} See {path} --help."
 
 
-def _leave(message: str, code: int) -> None:
+def _leave(message: str, code: int) -> NoReturn:
     if message:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(message, style="red" if code == USER_ERROR else "", markup=False)

@@ -1,19 +1,17 @@
-"""The command `treegrpo`: its subcommands, and the one place where errors become exit codes."""
+"""The command `treegrpo` and its subcommands."""
 
 from __future__ import annotations
 
-import sys
-import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import treegrpo
 from treegrpo.cli import demo, train
+from treegrpo.cli.errors import run
 from treegrpo.cli.leaderboard import eval_command, leaderboard_app
-from treegrpo.envs.errors import TreegrpoError
+from treegrpo.leaderboards.agents import Agent
 
 app = typer.Typer(
     help="Train tool-using agents on rollout trees, and publish scores that can be replayed.",
@@ -23,9 +21,11 @@ app = typer.Typer(
 )
 
 
-def _folder_agent(folder: Path) -> Any:
+def _folder_agent(folder: Path) -> Agent:
     from treegrpo.cli.policy import load_policy  # torch, only when a folder is named
+    from treegrpo.cli.progress import quiet
 
+    quiet()
     return load_policy(folder)
 
 
@@ -72,25 +72,4 @@ def _options(
 
 def main() -> None:
     """Run the command line; a user's error is one message and exit code 2."""
-    warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
-    try:
-        app()
-    except TreegrpoError as error:
-        _fail(str(error))
-    except OSError as error:
-        where = f" '{error.filename}'" if error.filename else ""
-        _fail(f"Reading or writing{where} failed: {error.strerror or error}. Check path and space.")
-    except KeyboardInterrupt:
-        _note("Stopped. What was finished is kept; the same command goes on from there.")
-        sys.exit(130)
-
-
-def _fail(message: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"Error: {message}", style="red", markup=False
-    )
-    sys.exit(2)
-
-
-def _note(message: str) -> None:
-    Console(stderr=True).print(message, markup=False)
+    run(app)

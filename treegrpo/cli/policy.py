@@ -49,9 +49,17 @@ class PolicyAgent:
 
     def act(self, episodes: Sequence[EpisodeView]) -> list[str]:
         """Return one sampled action per episode; what is kept changes only on success."""
-        contexts = [self._continued(view) for view in episodes]
         seeds = [stable_seed(view.seed, self._turns.get(view.key, 0)) for view in episodes]
-        outputs = self._engine.sample(contexts, self._params, seeds)
+        contexts: list[Context] = []
+        try:
+            for view in episodes:
+                contexts.append(self._begun(view))
+                self._engine.prefill(contexts[-1], self._observed(view))
+            outputs = self._engine.sample(contexts, self._params, seeds)
+        except BaseException:
+            for context in contexts:
+                self._engine.release(context)
+            raise
         texts: list[str] = []
         for view, context, output in zip(episodes, contexts, outputs, strict=True):
             if view.key in self._contexts:
@@ -71,15 +79,19 @@ class PolicyAgent:
         self._closing.pop(key, None)
         return self._tokens.pop(key, None)
 
-    def _continued(self, view: EpisodeView) -> Context:
-        """Return a context that ends with what the episode has just shown."""
+    def _begun(self, view: EpisodeView) -> Context:
+        """Return a context of what the episode was before: new, or a fork of the kept one."""
+        if view.key in self._contexts:
+            return self._engine.fork(self._contexts[view.key], 1)[0]
+        return self._engine.start(
+            self._chat.opening_ids(view.messages_delta, view.env.tool_schemas())
+        )
+
+    def _observed(self, view: EpisodeView) -> list[int]:
+        """Return the ids that follow the last action; none in an episode that begins."""
         if view.key not in self._contexts:
-            ids = self._chat.opening_ids(view.messages_delta, view.env.tool_schemas())
-            return self._engine.start(ids)
-        [context] = self._engine.fork(self._contexts[view.key], 1)
-        observed = self._chat.observation_ids(view.messages_delta)
-        self._engine.prefill(context, [*self._closing[view.key], *observed])
-        return context
+            return []
+        return [*self._closing[view.key], *self._chat.observation_ids(view.messages_delta)]
 
 
 def load_policy(folder: Path) -> PolicyAgent:
@@ -89,7 +101,8 @@ def load_policy(folder: Path) -> PolicyAgent:
         TreegrpoError: no model there, or one whose chat template or cache cannot be used.
     """
     model, tokenizer = load_model(str(folder))
-    return PolicyAgent(model, tokenizer, name=folder.name, weights_digest=folder_digest(folder))
+    name = folder.resolve().name
+    return PolicyAgent(model, tokenizer, name=name, weights_digest=folder_digest(folder))
 
 
 def folder_digest(folder: Path) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Generator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -30,11 +31,16 @@ _ASCII_BLOCKS = "_.,-=+*#"
 
 
 class Bar:
-    """What a stage tells while it runs; made by `Stages.stage`."""
+    """What a stage tells while it runs.
 
-    def __init__(self, console: Console, title: str, on_tick: Callable[[], None]) -> None:
+    `note` stands beside the bar while it moves, `result` on the line that stays.
+    """
+
+    def __init__(
+        self, console: Console, title: str, on_tick: Callable[[], None] = lambda: None
+    ) -> None:
         """Show on `console`; `on_tick` is called about once a second, for as long as it moves."""
-        self.result = ""
+        self.note, self.result = "", ""
         self.console = console
         self._title, self._on_tick = title, on_tick
         self._live = Progress(
@@ -51,20 +57,24 @@ class Bar:
         self._began = self._ticked = self._printed = time.monotonic()
         self._first, self._total = 0, -1
 
-    def advance(self, done: int, total: int, note: str = "") -> None:
+    def advance(self, done: int, total: int) -> None:
         """Show that `done` of `total` is done; another total begins another count."""
         now = time.monotonic()
         if total != self._total:
             self._began, self._first, self._total = now, done, total
         left = self._left(done, now)
-        self._live.update(self._task, completed=done, total=total, note=note, left=left)
+        self._live.update(self._task, completed=done, total=total, note=self.note, left=left)
         if now - self._ticked >= _TICK_EVERY_S:
             self._ticked = now
             self._on_tick()
         if not self.console.is_terminal and now - self._printed >= _PLAIN_EVERY_S:
             self._printed = now
-            words = [f"{self._title:<{_TITLE_WIDTH}} {done}/{total}", note, left]
+            words = [f"{self._title:<{_TITLE_WIDTH}} {done}/{total}", self.note, left]
             say(self.console, "  " + "  ".join(word for word in words if word))
+
+    def set_note(self, text: str) -> None:
+        """Set what stands beside the bar from its next move on."""
+        self.note = text
 
     def _left(self, done: int, now: float) -> str:
         moved = done - self._first
@@ -139,7 +149,8 @@ class TrainingNotes:
         """Show one finished step."""
         self._history.append(report.metrics["success_rate"])
         self._failed += sum(report.metrics["failures"].values())
-        self._bar.advance(report.step + 1, report.steps, self._note())
+        self._bar.note = self._note()
+        self._bar.advance(report.step + 1, report.steps)
         self._bar.result = f"{report.step + 1} steps, {self._note(full=True)}"
 
     def _note(self, *, full: bool = False) -> str:
@@ -156,7 +167,7 @@ def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) 
     blocks = _ASCII_BLOCKS if ascii_only else _BLOCKS
     number = min(width, len(values))
     edges = [round(i * len(values) / number) for i in range(number + 1)] if number else []
-    means = [fmean(values[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [fmean(values[a:b]) for a, b in pairwise(edges)]
     return "".join(blocks[min(7, max(0, int(8 * mean)))] for mean in means)
 
 

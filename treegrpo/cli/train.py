@@ -3,54 +3,101 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from treegrpo.cli.errors import stopping
+from treegrpo.cli.progress import Bar, TrainingNotes, quiet, say
+from treegrpo.config import ConfigError, TrainConfig, load_config
+
+if TYPE_CHECKING:
+    from treegrpo.trainer import Trainer
+
+_SHOWN = (
+    "success_rate", "reward_mean", "sampled_tokens_total", "tool_calls_total", "sharing_ratio",
+    "learning_rate", "loss", "grad_norm",
+)  # fmt: skip
+
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings as key=value, such as lr=1e-5 trunks=2.")
 ]
-ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with settings.")]
-Model = Annotated[str | None, typer.Option(help="Hugging Face folder or hub id.")]
-EnvId = Annotated[str | None, typer.Option(help="Environment id, see treegrpo list.")]
-OutFolder = Annotated[str | None, typer.Option(help="Run folder.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Model folder or hub id.")]
+EnvOption = Annotated[
+    str | None, typer.Option("--env", help="Environment id; treegrpo list shows all.")
+]
+OutOption = Annotated[str | None, typer.Option("--out", help="Run folder.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]
 
 
 def train_command(
     overrides: Overrides = None,
-    config: ConfigFile = None,
-    model: Model = None,
-    env: EnvId = None,
-    out: OutFolder = None,
-    resume: Resume = False,
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    env: EnvOption = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
 ) -> None:
     """Train a model on an environment with rollout trees."""
-    from treegrpo.config import ConfigError, load_config
-
-    options = {"model": model, "env": env, "out": out}
-    given = {key: value for key, value in options.items() if value is not None}
     words = list(overrides or [])
-    for key in given:
+    for key, value in (("model", model), ("env", env), ("out", out)):
+        if value is None:
+            continue
         if any(word.partition("=")[0].strip() == key for word in words):
             raise ConfigError(f"Setting '{key}' is given twice: --{key} and {key}=. Keep one.")
-    run_config = load_config(config, [*(f"{k}={v}" for k, v in given.items()), *words])
+        words.insert(0, f"{key}={value}")
+    run_config = load_config(config, words)
+    with stopping(
+        "Stopped. The same command with --resume goes on from the last checkpoint in "
+        f"{run_config.out}/checkpoint, if one was written."
+    ):
+        _train(run_config, resume=resume, console=Console())
 
-    from treegrpo.cli.progress import TrainingProgress
+
+def _train(config: TrainConfig, *, resume: bool, console: Console) -> None:
+    from treegrpo.envs.registry import find_spec
+
+    find_spec(config.env)  # an unknown id shows now, not after seconds of imports
+    from treegrpo.runfolder import read_rows
+
+    quiet()
+    trainer = _make_trainer(config, resume=resume)
+    metrics = Path(config.out) / "metrics.jsonl"
+    earlier = [row["success_rate"] for row in read_rows(metrics)]
+    with Bar(console, "training") as bar:
+        rows = trainer.run(on_step=TrainingNotes(bar, earlier).step)
+    if rows:
+        console.print(last_step_table(rows))
+    else:
+        say(console, f"Nothing was left to do: all {config.steps} steps are done.")
+    say(console, f"Model: {config.out}/model\nRun folder: {config.out}")
+
+
+def _make_trainer(config: TrainConfig, *, resume: bool) -> Trainer:
+    """Return the trainer; a value that the environment cannot use is the user's error."""
     from treegrpo.trainer import Trainer
 
-    console = Console()
-    trainer = Trainer(run_config, resume=resume)
-    with TrainingProgress(console) as progress:
-        rows = trainer.run(on_step=progress.step)
-    console.print(_last_row(rows))
-    console.print(f"Run folder: {run_config.out}", markup=False)
+    try:
+        return Trainer(config, resume=resume)
+    except TypeError:
+        from treegrpo.leaderboards.environment import open_env
+
+        open_env(config.env, config.env_kwargs).close()  # names the option, if that was it
+        raise
 
 
-def _last_row(rows: list[dict[str, Any]]) -> Table:
-    table = Table("metric", "last step", title=f"{len(rows)} steps done")
-    for name, value in (rows[-1] if rows else {}).items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+def last_step_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the numbers of the last step that people look at first."""
+    table = Table(title=f"Last of {len(rows)} steps")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    for name in _SHOWN:
+        value = rows[-1].get(name)
+        if isinstance(value, float):
+            table.add_row(name.replace("_", " "), f"{value:.4g}")
+        elif isinstance(value, int):
+            table.add_row(name.replace("_", " "), f"{value:,}")
     return table

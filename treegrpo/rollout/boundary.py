@@ -35,6 +35,13 @@ class Opening:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """An environment that could not pose or fork a question, in one line."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """What came back from the environment for one action."""
 
@@ -55,8 +62,8 @@ class Answer:
         return self.terminated or self.truncated
 
 
-def pose(pool: EnvironmentPool, seed: int, options: dict[str, Any]) -> Opening | None:
-    """Return the question that a reset poses, or None where the environment failed.
+def pose(pool: EnvironmentPool, seed: int, options: dict[str, Any]) -> Opening | Fault:
+    """Return the question that a reset poses, or how the environment failed.
 
     Raises:
         TreegrpoError: wrong options, or a state that cannot be captured: the user's to mend.
@@ -72,18 +79,18 @@ def pose(pool: EnvironmentPool, seed: int, options: dict[str, Any]) -> Opening |
         )
     except TreegrpoError:
         raise
-    except Exception:  # noqa: BLE001 - the boundary: a failing rollout is data
-        return None
+    except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
+        return Fault(_told(error))
 
 
 def branch_off(
     pool: EnvironmentPool, at: Snapshot, seed: int | None
-) -> gymnasium.Env[str, str] | None:
-    """Return an environment at a snapshot, or None where it could not be forked."""
+) -> gymnasium.Env[str, str] | Fault:
+    """Return an environment at a snapshot, or why it could not be forked."""
     try:
         return pool.take(at, seed=seed)
-    except Exception:  # noqa: BLE001 - the boundary: a failing rollout is data
-        return None
+    except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
+        return Fault(_told(error))
 
 
 def answer(
@@ -101,11 +108,11 @@ def answer(
     try:
         return _step(env, action, before, tool_calls_left, keep)
     except GraderFailed as error:
-        failure, fault = "grader", str(error)
+        failure, fault = "grader", str(error)[:MAX_FAULT_CHARS]
     except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
-        failure, fault = "environment", f"{type(error).__name__}: {error}"
+        failure, fault = "environment", _told(error)
     return Answer(
-        observation=fault[:MAX_FAULT_CHARS],
+        observation=fault,
         truncated=True,
         end_reason=f"{failure}_failed",
         failure=failure,
@@ -147,3 +154,7 @@ def _tool_calls(env: gymnasium.Env[str, str], before: int) -> int:
         return core_of(env).episode.tool_calls
     except TreegrpoError:
         return before
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:MAX_FAULT_CHARS]

@@ -25,7 +25,7 @@ from treegrpo.chat import ChatFormat
 from treegrpo.engine.base import Context, Engine, Sampled, SamplingParams
 from treegrpo.envs.digest import stable_seed
 from treegrpo.envs.snapshot import Snapshot
-from treegrpo.rollout.boundary import Opening, answer, branch_off, pose
+from treegrpo.rollout.boundary import Fault, Opening, answer, branch_off, pose
 from treegrpo.rollout.budget import Budget
 from treegrpo.rollout.environments import EnvironmentPool
 from treegrpo.rollout.expansion import random_forks
@@ -64,11 +64,18 @@ class Grown:
     tool_calls: int = 0
     failures: Counter[str] = field(default_factory=Counter[str])
     """Rollouts that failed, by who failed."""
+    faults: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    """The same by who failed and what it said, for people to read."""
     unstarted: Counter[str] = field(default_factory=Counter[str])
     """Branches that were refused before they sampled anything, by reason; they leave no leaf."""
     fork_depths: list[int] = field(default_factory=list[int])
     seconds_generation: float = 0.0
     seconds_environment: float = 0.0
+
+    def count_failure(self, who: str, message: str) -> None:
+        """Count a rollout that failed."""
+        self.failures[who] += 1
+        self.faults[who, message] += 1
 
 
 @dataclass
@@ -146,8 +153,8 @@ class Scheduler:
         """Reset once, and plant one root per trunk at that very state; add them to `jobs`."""
         with _environment_time(grown):
             opening = pose(self._pool, stable_seed("reset", question.seed), question.options)
-        if opening is None:
-            grown.failures["environment"] += 1
+        if isinstance(opening, Fault):
+            grown.count_failure("environment", opening.message)
             return []
         prompt = self._chat.opening_ids(opening.messages, self._tools)
         settings = self._settings
@@ -168,17 +175,14 @@ class Scheduler:
     def _fork(self, job: _Job, node: int, grown: Grown) -> list[_Branch]:
         """Return a new branch at a node: environment, context and node forked together.
 
-        None where the environment could not be forked; the failure is counted.
+        No branch where the environment could not be forked; the failure is counted.
         """
         is_trunk, number = job.branches == 0, job.branches
         job.branches += 1
-        noise = self._settings.noise
-        has_own_noise = noise == "fresh" or (is_trunk and noise == "inherit")
-        fresh = stable_seed("noise", job.question.seed, job.tree.tree_id, number)
         with _environment_time(grown):
-            env = branch_off(self._pool, job.snapshots[node], fresh if has_own_noise else None)
-        if env is None:
-            grown.failures["environment"] += 1
+            env = branch_off(self._pool, job.snapshots[node], self._noise(job, node, number))
+        if isinstance(env, Fault):
+            grown.count_failure("environment", env.message)
             return []
         [context] = self._engine.fork(job.contexts[node], 1)
         branch = _Branch(job, number, node, env, context)
@@ -186,6 +190,20 @@ class Scheduler:
         if not is_trunk:
             grown.fork_depths.append(job.tree.nodes[node].depth)
         return [branch]
+
+    def _noise(self, job: _Job, node: int, number: int) -> int | None:
+        """Return the seed of a branch's environment; None goes on with the node's stream.
+
+        All trees of a question have the snapshot of one reset at their roots. Unless they are
+        to share its stream, each tree has a stream of its own there.
+        """
+        match self._settings.noise:
+            case "fresh":
+                return stable_seed("noise", job.question.seed, job.tree.tree_id, number)
+            case "inherit" if node == 0:
+                return stable_seed("noise", job.question.seed, job.tree.tree_id)
+            case _:
+                return None
 
     def _advance(self, ready: list[_Branch], grown: Grown) -> list[_Branch]:
         """Sample one step of every branch that may go on; return who is ready after that.
@@ -273,12 +291,12 @@ class Scheduler:
     def _end(self, branch: _Branch, grown: Grown) -> list[_Branch]:
         """Give back what the branch held; fork the tree if it was the last of its round."""
         job = branch.job
-        failure = job.tree.nodes[branch.node].failure
+        last = job.tree.nodes[branch.node]
         self._engine.release(branch.context)
-        if failure is None:
+        if last.failure is None:
             self._pool.give(branch.env)
         else:
-            grown.failures[failure] += 1
+            grown.count_failure(last.failure, last.observation_text)
             self._pool.discard(branch.env)
         del job.live[branch.number]
         branches: list[_Branch] = []

@@ -1,0 +1,203 @@
+"""A tiny environment, and an engine and chat format without a model, to test rollouts with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import gymnasium
+import numpy as np
+
+from treegrpo.chat import ChatFormat
+from treegrpo.engine.base import (
+    Capabilities,
+    Context,
+    Engine,
+    EngineStats,
+    Sampled,
+    SamplingParams,
+)
+from treegrpo.envs import Message, Task, ToolEnv
+from treegrpo.envs.episode import Episode
+from treegrpo.envs.registry import register
+from treegrpo.rollout import EnvironmentPool, RolloutSettings, Scheduler
+
+WORDS = ("stop", "red", "green", "blue", "crash", "void", "stuck", "call")
+
+
+class Game(ToolEnv):
+    """Say the wanted colour; every turn rolls a die.
+
+    "stop" ends the episode, "crash" makes the environment fail, "void" its grader, "stuck" its
+    next snapshot, "call" spends a tool call. The reward is the share of turns that said it.
+    """
+
+    difficulties: ClassVar[tuple[int, ...]] = (1, 2)
+    num_tasks: ClassVar[Mapping[str, int]] = {"train": 100, "test": 10}
+
+    def __init__(
+        self, *, render_mode: str | None = None, turns: int = 3, broken_resets: int = 0
+    ) -> None:
+        super().__init__(render_mode=render_mode)
+        self.max_turns = turns
+        self.broken_resets = broken_resets  # of 100: the share of tasks whose reset fails
+
+    def make_task(self, rng: np.random.Generator, difficulty: int) -> Task:
+        number = int(rng.integers(100))
+        return Task(f"game-{number}", "Which colour?", "green", difficulty, {"number": number})
+
+    def setup(self, task: Task, rng: np.random.Generator) -> Any:
+        if task.data["number"] < self.broken_resets:
+            raise ValueError("no such colour: the environment's own ValueError")
+        return {"words": []}
+
+    def _run_calls(self, episode: Episode, action: str) -> tuple[list[Message], list[str]]:
+        word = action.split()[0] if action.split() else ""
+        if word == "crash":
+            raise RuntimeError("the table fell over")
+        if word == "call":
+            if episode.tool_calls + 1 > episode.max_tool_calls:
+                self._truncate(episode, "tool_call_limit")
+                return [], []
+            episode.tool_calls += 1
+        if word == "stop":
+            self.finish()
+        episode.state["words"].append(Uncopyable() if word == "stuck" else word)
+        return [{"role": "tool", "content": f"die {self.np_random.integers(6)}"}], []
+
+    def score(self, state: Any, transcript: Sequence[Message], task: Task) -> float:
+        if "void" in state["words"]:
+            raise RuntimeError("the grader has no scale")
+        return sum(word == task.answer for word in state["words"]) / max(1, len(state["words"]))
+
+
+class Uncopyable:
+    """State that fails in a copy, with an error that names no rule of the contract."""
+
+    def state_facts(self) -> int:
+        return 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        raise OSError("the wire is hot")
+
+
+ID = "tests/Game-v0"
+register(ID, "tests.toy_game:Game")
+
+
+class CharChat:
+    """A chat format in which every character is a token; id 0 stops."""
+
+    stop_ids = frozenset({0})
+
+    def opening_ids(self, messages: Sequence[Message], tools: object) -> list[int]:
+        return [ord(c) for m in messages for c in m["content"] + "\n"]
+
+    def observation_ids(self, messages: Sequence[Message]) -> list[int]:
+        return [ord(c) for m in messages for c in m["content"] + "\n"] or [10]
+
+    def decode_action(self, ids: Sequence[int]) -> str:
+        return "".join(chr(i) for i in ids if i)
+
+    def close_ids(self, ids: Sequence[int]) -> list[int]:
+        return [] if ids and ids[-1] == 0 else [0]
+
+
+class FakeContext(Context):
+    def __init__(self, ids: list[int]) -> None:
+        self.ids = ids
+        self.released = False
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+    @property
+    def version(self) -> int | None:
+        return None
+
+
+Script = Callable[[str, int], str]
+"""(text so far, seed) -> the action."""
+
+
+class ScriptedEngine(Engine):
+    """Says what a script says, and keeps count of its contexts."""
+
+    def __init__(self, script: Script, max_length: int = 100_000) -> None:
+        self.stats = EngineStats()
+        self.capabilities = Capabilities(keeps_kv=True, forks_kv=True, same_weights=True)
+        self.max_length, self.version = max_length, 0
+        self.live_contexts = 0
+        self.batches: list[int] = []
+        self._script = script
+
+    def start(self, ids: Sequence[int]) -> Context:
+        self.live_contexts += 1
+        return FakeContext(list(ids))
+
+    def prefill(self, context: Context, ids: Sequence[int]) -> None:
+        _live(context).ids.extend(ids)
+
+    def fork(self, context: Context, k: int) -> list[Context]:
+        self.live_contexts += k
+        return [FakeContext(list(_live(context).ids)) for _ in range(k)]
+
+    def release(self, context: Context) -> None:
+        _live(context).released = True
+        self.live_contexts -= 1
+
+    def set_weights(self, version: int) -> None:
+        self.version = version
+
+    def sample(
+        self, contexts: Sequence[Context], params: SamplingParams, seeds: Sequence[int]
+    ) -> list[Sampled]:
+        assert len({id(c) for c in contexts}) == len(contexts) == len(seeds)
+        self.batches.append(len(contexts))
+        return [self._one(_live(c), params, s) for c, s in zip(contexts, seeds, strict=True)]
+
+    def _one(self, context: FakeContext, params: SamplingParams, seed: int) -> Sampled:
+        text = "".join(chr(i) for i in context.ids)
+        said = [*(ord(c) for c in self._script(text, seed)), 0][: params.max_tokens]
+        context.ids.extend(said)
+        return Sampled(said, [-0.5] * len(said), stopped=said[-1] == 0)
+
+
+def _live(context: Context) -> FakeContext:
+    assert isinstance(context, FakeContext) and not context.released
+    return context
+
+
+def random_words(words: Iterable[str] = WORDS) -> Script:
+    """Return a script whose words depend on the seed alone."""
+    choices = list(words)
+    return lambda text, seed: choices[int(np.random.default_rng(seed).integers(len(choices)))]
+
+
+def settings(**changes: Any) -> RolloutSettings:
+    """Return small rollout settings."""
+    fields: dict[str, Any] = {
+        "trunks": 2, "forks": 2, "rounds": 1, "noise": "inherit", "temperature": 1.0,
+        "max_action_tokens": 8, "max_context_tokens": 10_000,
+    }  # fmt: skip
+    return RolloutSettings(**{**fields, **changes})
+
+
+def scheduler(
+    engine: Engine, env: gymnasium.Env[str, str], **changes: Any
+) -> tuple[Scheduler, EnvironmentPool]:
+    """Return a scheduler without a real chat format, and its pool."""
+    pool = EnvironmentPool(env)
+    return Scheduler(engine, cast(ChatFormat, CharChat()), pool, settings(**changes)), pool
+
+
+def save_tiny_model(folder: Path, *, width: int = 32, layers: int = 1, seed: int = 0) -> str:
+    """Write a tiny model that knows the game's words; return its folder."""
+    from treegrpo.tiny import build_model, build_tokenizer, save_model
+
+    texts = [*WORDS, "Which colour?", *(f"die {n}" for n in range(6))]
+    tokenizer = build_tokenizer(texts)
+    save_model(build_model(len(tokenizer), layers=layers, width=width, seed=seed), tokenizer, folder)
+    return str(folder)

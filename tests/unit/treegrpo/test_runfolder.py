@@ -1,0 +1,140 @@
+"""treegrpo.runfolder: rows whole, other runs untouched, redone steps dropped."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from treegrpo.checkpoint import CheckpointError, Position, save_checkpoint
+from treegrpo.config import TrainConfig, digest
+from treegrpo.runfolder import RunFolder, RunFolderError, is_same_run, read_rows, write_text
+from treegrpo.tree import Tree, read_trees
+
+CONFIG = TrainConfig(model="m", env="e")
+
+
+def tree(step: int) -> Tree:
+    made = Tree("q", step=step)
+    made.add(None, observation_ids=[1, 2])
+    return made
+
+
+def folder_of(path: Path, steps: int) -> RunFolder:
+    folder = RunFolder(path, CONFIG, resume_at=None)
+    for step in range(steps):
+        folder.metrics(step, {"loss": step / 3})
+        folder.timings(step, {"step": 1.0})
+        folder.failures(step, {("grader", "it broke"): 2})
+        folder.trees([tree(step)])
+    return folder
+
+
+def test_the_files_of_a_run(tmp_path: Path) -> None:
+    folder_of(tmp_path / "a" / "run", 2).sync()
+    run = tmp_path / "a" / "run"
+    record = json.loads((run / "config.json").read_text())
+    assert TrainConfig.model_validate(record["config"]) == CONFIG
+    assert record["digest"] == digest(CONFIG)
+    assert read_rows(run / "metrics.jsonl") == [{"step": 0, "loss": 0.0}, {"step": 1, "loss": 1 / 3}]
+    assert [row["step"] for row in read_rows(run / "timings.jsonl")] == [0, 1]
+    assert read_rows(run / "failures.jsonl")[1] == {
+        "step": 1, "who": "grader", "message": "it broke", "count": 2,
+    }  # fmt: skip
+    assert [one.step for one in read_trees(run / "trees.jsonl")] == [0, 1]
+
+
+@pytest.mark.parametrize("torn", ["", '{"step": 3, "lo', '{"step": 3, "loss": 1.0}', "\x00\x00"])
+def test_a_resume_drops_what_will_be_done_again_and_a_torn_line(tmp_path: Path, torn: str) -> None:
+    folder_of(tmp_path, 3)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(torn)
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")][:3] == [0, 1, 2]
+    folder = RunFolder(tmp_path, CONFIG, resume_at=2)
+    for name in ("metrics", "timings", "trees", "failures"):
+        assert [row["step"] for row in read_rows(tmp_path / f"{name}.jsonl")] == [0, 1]
+    folder.metrics(2, {"loss": 2 / 3})
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_a_new_run_refuses_the_folder_of_another(tmp_path: Path) -> None:
+    folder_of(tmp_path / "rows", 1)
+    save_checkpoint(tmp_path / "point" / "checkpoint", Position(next_step=1), {})
+    for name in ("rows", "point"):
+        with pytest.raises(RunFolderError, match="a run is there already"):
+            RunFolder(tmp_path / name, CONFIG, resume_at=None)
+    assert len(read_rows(tmp_path / "rows" / "metrics.jsonl")) == 1
+    folder_of(tmp_path / "killed before its first step", 0)
+    folder_of(tmp_path / "killed before its first step", 1)
+
+
+def test_the_run_in_a_folder(tmp_path: Path) -> None:
+    assert not is_same_run(tmp_path, CONFIG)
+    folder_of(tmp_path, 0)
+    assert is_same_run(tmp_path, CONFIG.model_copy(update={"out": "elsewhere"}))
+    with pytest.raises(CheckpointError, match="seed was 0, now 1"):
+        is_same_run(tmp_path, CONFIG.model_copy(update={"seed": 1}))
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(RunFolderError, match=r"config\.json' cannot be read"):
+        is_same_run(tmp_path, CONFIG)
+
+
+def test_a_full_disk_leaves_whole_rows(tmp_path: Path) -> None:
+    """Writes to a file whose size is limited: the kernel takes a part and then refuses."""
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from treegrpo.config import TrainConfig\n"
+        "from treegrpo.runfolder import RunFolder, RunFolderError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "folder = RunFolder(Path(sys.argv[1]), TrainConfig(model='m', env='e'), resume_at=None)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n"
+        "    for step in range(100):\n"
+        "        folder.metrics(step, {'loss': 0.5})\n"
+        "except RunFolderError as error:\n"
+        "    sys.exit(str(error))\n"
+    )
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 1 and "Writing '" in done.stderr and "Free some" in done.stderr
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert text.endswith("}\n") and 900 < len(text) <= 1000
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_whole_file_is_replaced_or_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "summary.json"
+    write_text(target, "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFolderError, match="No space left"):
+        write_text(target, "new")
+    assert target.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_model_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 0)
+
+    def save(path: Path) -> None:
+        path.mkdir()
+        (path / "weights").write_text("new")
+
+    def fail(path: Path) -> None:
+        save(path)
+        full()
+
+    folder.model(save)
+    with pytest.raises(RunFolderError, match=r"model' failed: No space left"):
+        folder.model(fail)
+    assert (tmp_path / "model" / "weights").read_text() == "new"
+    assert not (tmp_path / ".model.part").exists()
+    folder.model(save)
+    assert (tmp_path / "model" / "weights").read_text() == "new"
