@@ -20,6 +20,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from benchmarks._settings import (
     ALGORITHMS,
@@ -49,11 +50,16 @@ def finished_runs(
     """
     jobs = [(setting, seed) for setting in settings for seed in seeds]
     with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        workers, mp_context=get_context("spawn"), initializer=_begin_worker
     ) as pool:
         futures = [pool.submit(both_runs, setting, seed, cache) for setting, seed in jobs]
         for future in as_completed(futures):
             yield from future.result()
+
+
+def _begin_worker() -> None:
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
 
 
 def both_runs(setting: Setting, seed: int, cache: Path) -> list[Row]:
@@ -78,6 +84,7 @@ def train_run(setting: Setting, algorithm: Algorithm, seed: int, warm: Path) -> 
         log = _Log(trainer, setting, seed)
         log.evaluate()
         trainer.run(on_step=log.step)
+        log.evaluate()
     totals = log.totals
     return {
         "setting": setting.name,
@@ -120,7 +127,8 @@ class _Log:
         self.training_success.append(report.metrics["success_rate"])
         self.mixed.append(report.metrics["mixed_questions"] / self.setting.questions)
         share = self.totals["sampled_tokens"] / self.setting.budget_tokens
-        if share * self.setting.eval_points >= len(self.points):
+        due = len(self.points)
+        if due < self.setting.eval_points and share * self.setting.eval_points >= due:
             self.evaluate()
 
     def evaluate(self) -> None:

@@ -24,7 +24,8 @@ from treegrpo.envs.digest import digest, stable_seed
 from treegrpo.envs.suite.sql import SQLEnv, vocabulary
 from treegrpo.envs.suite.sql.demonstrator import Demonstrator, Mistakes
 from treegrpo.envs.suite.sql.jobs import ITEMS
-from treegrpo.tiny import build_model, build_tokenizer, save_model
+from treegrpo.loading import save_model
+from treegrpo.tiny import build_model, build_tokenizer
 from treegrpo.warmstart import WarmStartSettings, record_demonstrations, warm_start
 
 Algorithm = Literal["chain", "tree"]
@@ -53,10 +54,17 @@ class Setting:
     eval_points: int = 4
     stride: int = 1
     warm_batch: int = 16
+    warm_lr: float = 2e-3
 
     def digest(self) -> str:
-        """Return 12 hex digits that name these very values."""
-        return digest(asdict(self))[:12]
+        """Return 12 hex digits that name these very values and all that follows from them."""
+        here = Path()
+        configs = [
+            run_config(self, algorithm, 0, here, here).model_dump(mode="json")
+            for algorithm in ALGORITHMS
+        ]
+        mistakes = [asdict(Mistakes()), asdict(_demo(self))]
+        return digest([asdict(self), configs, mistakes])[:12]
 
 
 SEARCH = Setting(
@@ -71,13 +79,14 @@ SEARCH = Setting(
 SQL_LONG = Setting(
     "sql-long",
     layers=2,
-    demonstrations=8_000,
-    budget_tokens=150_000,
+    demonstrations=7_000,
+    budget_tokens=250_000,
     questions=8,
     chains=8,
     lr=6e-4,
     stride=3,  # difficulties take turns by index: only level 1
     warm_batch=8,
+    warm_lr=3e-3,
 )
 SETTINGS = {setting.name: setting for setting in (SEARCH, SQL_LONG)}
 _SQL_ID, _SQL_LEVEL = "treegrpo/SQL-v0", 1
@@ -118,7 +127,7 @@ def run_config(
         "env_kwargs": {"horizon": "long"},
         "difficulty": _SQL_LEVEL,
         "max_action_tokens": 24,
-        "max_context_tokens": 640,
+        "max_context_tokens": 512,
     }
     return load_config(base={**sql, **base})
 
@@ -151,7 +160,7 @@ def _sql_model(setting: Setting, seed: int, folder: Path) -> None:
     quoted = [f"'{item}'" for item in ITEMS]
     tokenizer = build_tokenizer([*sorted(vocabulary("long")), *quoted, *texts])
     model = build_model(len(tokenizer), layers=setting.layers, seed=seed)
-    settings = WarmStartSettings(batch_size=setting.warm_batch, seed=seed)
+    settings = WarmStartSettings(batch_size=setting.warm_batch, lr=setting.warm_lr, seed=seed)
     warm_start(model, ChatFormat(tokenizer), demonstrations, settings)
     save_model(model, tokenizer, folder)
 

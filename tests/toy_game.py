@@ -199,5 +199,7 @@ def save_tiny_model(folder: Path, *, width: int = 32, layers: int = 1, seed: int
 
     texts = [*WORDS, "Which colour?", *(f"die {n}" for n in range(6))]
     tokenizer = build_tokenizer(texts)
-    save_model(build_model(len(tokenizer), layers=layers, width=width, seed=seed), tokenizer, folder)
+    save_model(
+        build_model(len(tokenizer), layers=layers, width=width, seed=seed), tokenizer, folder
+    )
     return str(folder)

@@ -50,7 +50,10 @@ Scored = tuple[Tree, Credit]
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step's metrics (decided by the seed) and seconds, for whoever watches."""
+    """One step's metrics (decided by the seed) and seconds, for whoever watches.
+
+    Seconds are those of generation, environment and training, and of the whole "step".
+    """
 
     step: int
     steps: int
@@ -59,21 +62,22 @@ class StepReport:
 
 
 class Trainer:
-    """Trains one model on one environment with rollout trees."""
+    """Trains one model on one environment with rollout trees.
+
+    Args:
+        config: complete settings; or give the fields of TrainConfig as keywords.
+        resume: go on from the newest checkpoint in the run folder, or from the start where the
+            run was killed before its first.
+        fields: settings by name, such as model=..., env=..., lr=3e-4.
+
+    Raises:
+        TreegrpoError: any setting, model, environment or checkpoint that cannot be used; no
+            file has been written then.
+    """
 
     def __init__(
         self, config: TrainConfig | None = None, *, resume: bool = False, **fields: Any
     ) -> None:
-        """Load the model, the environment and, to resume, the checkpoint.
-
-        Args:
-            config: complete settings; or give the fields of TrainConfig as keywords.
-            resume: go on from the newest checkpoint in the run folder.
-            fields: settings by name, such as model=..., env=..., lr=3e-4.
-
-        Raises:
-            TreegrpoError: any setting, model, environment or checkpoint that cannot be used.
-        """
         self.config = config if config is not None else load_config(base=fields)
         _check_names(self.config)
         if self.config.threads is not None:
@@ -97,12 +101,7 @@ class Trainer:
         self._reference = (
             copy.deepcopy(self.model).requires_grad_(False) if self.config.kl_beta else None
         )
-        self._optimiser = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=self.config.lr,
-            betas=self.config.betas,
-            weight_decay=self.config.weight_decay,
-        )
+        self._optimiser = _optimiser(self.model, self.config)
         if tensors is not None:
             self._load(tensors)
         self.engine = HFEngine(self.model, version=self.position.updates)
@@ -152,10 +151,10 @@ class Trainer:
                 "generation": grown.seconds_generation,
                 "environment": grown.seconds_environment,
                 "training": finished - trained,
-                "step": finished - started,
             }
+            whole = finished - started
             self._folder.metrics(step, metrics)
-            self._folder.timings(step, seconds)
+            self._folder.timings(step, {**seconds, "total": whole})
             self._folder.failures(step, grown.faults)
             if self.position.next_step % self.config.checkpoint_every == 0 or self._is_over():
                 self._save_trees(step, grown)
@@ -163,7 +162,7 @@ class Trainer:
                 saved_at = self.position.next_step
             rows.append({"step": step, **metrics})
             if on_step is not None:
-                on_step(StepReport(step, self.config.steps, metrics, seconds))
+                on_step(StepReport(step, self.config.steps, metrics, {**seconds, "step": whole}))
         if self.position.next_step > saved_at:
             self._checkpoint()
         self._folder.model(self.save_model)
@@ -307,7 +306,9 @@ class Trainer:
         options = [question.options for question in self._draw_questions(0)]
         posed = [pose(self.pool, 0, one) for one in {str(one): one for one in options}.values()]
         tools = self.pool.core.tool_schemas()
-        lengths = [len(self.chat.opening_ids(o.messages, tools)) for o in posed if isinstance(o, Opening)]
+        lengths = [
+            len(self.chat.opening_ids(o.messages, tools)) for o in posed if isinstance(o, Opening)
+        ]
         model_limit = int(self.model.config.get_text_config(decoder=True).max_position_embeddings)
         limit = min(self.config.max_context_tokens, model_limit)
         if lengths and min(lengths) + self.config.max_action_tokens > limit:
@@ -342,6 +343,12 @@ def _check_names(config: TrainConfig) -> None:
     get_credit(config.credit)
     get_loss(config.loss)
     edge_weights([], config.normaliser)
+
+
+def _optimiser(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+    )
 
 
 def _loss_options(config: TrainConfig) -> LossOptions:

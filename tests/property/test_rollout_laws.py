@@ -97,7 +97,11 @@ def test_no_budget_is_ever_exceeded(
 def test_a_question_grows_the_same_whatever_grows_beside_it(
     seeds: list[int], tokens: int | None, words: tuple[str, ...]
 ) -> None:
-    limits = {"rounds": 2, "max_sampled_tokens_per_question": tokens, "max_tool_calls_per_question": 6}
+    limits = {
+        "rounds": 2,
+        "max_sampled_tokens_per_question": tokens,
+        "max_tool_calls_per_question": 6,
+    }
     together = grow(seeds, words, **limits)
     backwards = grow(seeds[::-1], words, **limits)
     alone = [grow([seed], words, **limits).questions[0] for seed in seeds]

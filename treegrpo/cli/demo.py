@@ -60,7 +60,7 @@ class DemoSettings:
 
 
 FULL = DemoSettings(layers=4, demonstrations=6400, steps=60, eval_tasks=300, lr=4e-4)
-FAST = DemoSettings(layers=2, demonstrations=3200, steps=16, eval_tasks=120, lr=6e-4)
+FAST = DemoSettings(layers=2, demonstrations=3200, steps=24, eval_tasks=120, lr=6e-4)
 
 
 def demo_command(
@@ -113,7 +113,7 @@ class Demo:
         say(
             self.console,
             f"A tiny agent learns to search, from nothing: {self.algo}, seed {self.seed}, "
-            f"{self.threads} threads.\nCtrl-C stops it; the same command goes on.",
+            f"CPU threads: {self.threads}.\nCtrl-C stops it; the same command goes on.",
         )
         warm = self._warm_start()
         self._evaluate(BEFORE, warm, "bundle_before", "warm start")
@@ -195,7 +195,7 @@ class Demo:
 
     def _train(self, warm: Path) -> None:
         """Train to the end, from the newest checkpoint if there is one."""
-        if (self.out / "bundle_after").exists():
+        if (self.out / "model").exists():  # written whole, and only at the end
             self.stages.skip(TRAINING)
             return
         with self.stages.stage(TRAINING) as bar:

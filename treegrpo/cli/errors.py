@@ -35,7 +35,7 @@ def stopping(message: str) -> Generator[None]:
 def run(app: typer.Typer) -> None:
     """Run the command line and leave with its exit code; a user's error is one message."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="treegrpo", standalone_mode=False)
     except TreegrpoError as error:
         _leave(f"Error: {error}", USER_ERROR)
     except OSError as error:

@@ -30,8 +30,8 @@ class Mistakes:
     """
 
     mix_up: float = 0.6
-    reverse: float = 0.25
-    stop_early: float = 0.05
+    reverse: float = 0.15
+    stop_early: float = 0.03
 
 
 class Demonstrator:

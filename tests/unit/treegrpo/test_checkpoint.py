@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_alone(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, name, full)
-        with pytest.raises(CheckpointError, match="No space left.*Free some space"):
+        with pytest.raises(CheckpointError, match=r"No space left.*Free some space"):
             save_checkpoint(tmp_path, at(2), TENSORS)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
     assert load_checkpoint(tmp_path)[0].next_step == 1
@@ -114,7 +115,7 @@ def test_a_damaged_checkpoint_is_one_message(tmp_path: Path, name: str, damage: 
         state.write_text(state.read_text().replace('"updates": 6', '"updates": "6"'))
     else:
         damage(tmp_path / "step-000003" / name)
-    with pytest.raises(CheckpointError, match="step-000003' cannot be read: .+") as caught:
+    with pytest.raises(CheckpointError, match=r"step-000003' cannot be read: .+") as caught:
         load_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -136,3 +137,22 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
     )  # fmt: skip
     require_same_run(then, elsewhere, tmp_path)
     assert set(TrainConfig.model_fields) >= MAY_DIFFER
+
+
+@pytest.mark.skipif(not shutil.which("mount") or os.geteuid() != 0, reason="needs to mount a disk")
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True
+    )
+    if size.returncode:
+        pytest.skip(f"cannot mount: {size.stderr.decode().strip()}")
+    try:
+        save_checkpoint(disk, at(1), TENSORS)
+        with pytest.raises(CheckpointError, match="checkpoint before it is intact"):
+            save_checkpoint(disk, at(2), {"model": {"w": torch.zeros(200_000)}})
+        assert [path.name for path in disk.iterdir()] == ["step-000001"]
+        assert load_checkpoint(disk)[0].next_step == 1
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -97,7 +97,9 @@ def test_the_token_budget_of_a_question_is_never_exceeded(limit: int) -> None:
 
 
 def test_a_branch_cut_by_the_budget_is_a_truncated_leaf() -> None:
-    grown = grow(lambda text, seed: "green", max_sampled_tokens_per_question=20, max_action_tokens=8)
+    grown = grow(
+        lambda text, seed: "green", max_sampled_tokens_per_question=20, max_action_tokens=8
+    )
     cut = [leaf for leaf in leaves(grown) if leaf.end_reason == "budget"]
     assert cut and all(leaf.truncated and leaf.failure is None for leaf in cut)
     assert all(not leaf.action_ids and leaf.reward == 0.0 for leaf in cut)
@@ -245,5 +247,3 @@ def test_leaves_of_a_time_limit_wrapper_have_a_reason() -> None:
     engine = ScriptedEngine(lambda text, seed: "green")
     made, _ = scheduler(engine, make(ID, turns=8, max_episode_steps=2))
     assert {leaf.end_reason for leaf in leaves(made.grow(QUESTIONS))} == {"step_limit"}
-
-

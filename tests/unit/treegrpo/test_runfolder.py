@@ -26,7 +26,7 @@ def folder_of(path: Path, steps: int) -> RunFolder:
     folder = RunFolder(path, CONFIG, resume_at=None)
     for step in range(steps):
         folder.metrics(step, {"loss": step / 3})
-        folder.timings(step, {"step": 1.0})
+        folder.timings(step, {"total": 1.0})
         folder.failures(step, {("grader", "it broke"): 2})
         folder.trees([tree(step)])
     return folder
@@ -38,7 +38,10 @@ def test_the_files_of_a_run(tmp_path: Path) -> None:
     record = json.loads((run / "config.json").read_text())
     assert TrainConfig.model_validate(record["config"]) == CONFIG
     assert record["digest"] == digest(CONFIG)
-    assert read_rows(run / "metrics.jsonl") == [{"step": 0, "loss": 0.0}, {"step": 1, "loss": 1 / 3}]
+    assert read_rows(run / "metrics.jsonl") == [
+        {"step": 0, "loss": 0.0},
+        {"step": 1, "loss": 1 / 3},
+    ]
     assert [row["step"] for row in read_rows(run / "timings.jsonl")] == [0, 1]
     assert read_rows(run / "failures.jsonl")[1] == {
         "step": 1, "who": "grader", "message": "it broke", "count": 2,
@@ -101,7 +104,9 @@ def test_a_full_disk_leaves_whole_rows(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
     assert done.returncode == 1 and "Writing '" in done.stderr and "Free some" in done.stderr
     text = (tmp_path / "metrics.jsonl").read_text()
     assert text.endswith("}\n") and 900 < len(text) <= 1000

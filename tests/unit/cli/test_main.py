@@ -1,0 +1,128 @@
+"""The command line's shape, which is frozen here, and how it ends."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import typer
+
+from treegrpo.cli import errors, main
+from treegrpo.cli.errors import Stopped, stopping
+from treegrpo.envs.errors import TreegrpoError
+
+# Adding or renaming an option is a change of the interface: it belongs into the changelog.
+OPTIONS = {
+    "demo": "--algo --fast --out --seed --threads",
+    "train": "--config --env --model --out --resume overrides",
+    "eval": (
+        "--agent --concurrency --env --env-arg --first-index --out --seed --split --tasks --trials"
+    ),
+    "list": "",
+    "check": "env",
+    "leaderboard add": "--store --trust-module bundle",
+    "leaderboard verify": "--trust-module bundle",
+    "leaderboard table": "--env --store",
+}
+
+
+def _commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(main.app)
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        found |= {f"{name} {k}": v for k, v in inner.items()} if inner else {name: command}
+    return found
+
+
+def test_the_options_are_frozen() -> None:
+    shown = {
+        name: " ".join(sorted(p.opts[-1] for p in command.params if p.name != "help"))
+        for name, command in _commands().items()
+    }
+    assert shown == OPTIONS
+
+
+def test_every_command_and_option_is_explained() -> None:
+    for name, command in _commands().items():
+        assert command.help, name
+        for parameter in command.params:
+            assert parameter.help, f"{name} {parameter.name}"
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["treegrpo", *words])
+    try:
+        main.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_version_and_list(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    import treegrpo
+
+    assert _run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.strip() == treegrpo.__version__
+    assert _run(monkeypatch, "list") == 0
+    assert "treegrpo/SearchQA-v0" in capsys.readouterr().out.split()
+
+
+def test_a_command_line_without_a_command_shows_the_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert _run(monkeypatch) == 2
+    shown = capsys.readouterr()
+    assert "demo" in shown.out + shown.err
+    assert "Error" not in shown.out + shown.err
+
+
+def _app(error: BaseException) -> typer.Typer:
+    app = typer.Typer()
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    return app
+
+
+def _ending(error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> tuple[Any, str]:
+    monkeypatch.setattr(sys, "argv", ["treegrpo"])
+    with pytest.raises(SystemExit) as end:
+        errors.run(_app(error))
+    return end.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "shown"),
+    [
+        (TreegrpoError("A [b]c[/b] asked for."), 2, "Error: A [b]c[/b] asked for.\n"),
+        (PermissionError(13, "Permission denied", "/x/y"), 2, "'/x/y' was asked for, but: Perm"),
+        (OSError(28, "No space left on device"), 2, "but: No space left on device. Check"),
+        (Stopped("Stopped. Go on."), 130, "Stopped. Go on.\n"),
+        (KeyboardInterrupt(), 130, "Stopped.\n"),
+        (typer.Exit(3), 3, ""),
+    ],
+)
+def test_each_way_to_end_has_its_code(
+    error: BaseException, code: int, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    found, text = _ending(error, monkeypatch, capsys)
+    assert found == code
+    assert shown in text
+    assert text.count("\n") <= 1
+
+
+def test_our_own_bugs_are_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["treegrpo"])
+    with pytest.raises(ZeroDivisionError):
+        errors.run(_app(ZeroDivisionError("ours")))
+
+
+def test_stopping_says_what_is_kept() -> None:
+    with pytest.raises(Stopped, match="it goes on"), stopping("it goes on"):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyError), stopping("it goes on"):
+        raise KeyError

@@ -1,0 +1,225 @@
+"""treegrpo.trainer: what is refused, what is learned, and what a run leaves behind."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.toy_game import ID, save_tiny_model
+from treegrpo.checkpoint import CheckpointError
+from treegrpo.config import TrainConfig, load_config
+from treegrpo.envs.errors import TreegrpoError, UnknownEnv, UnknownOption, UnknownSplit
+from treegrpo.loading import ModelNotFound
+from treegrpo.runfolder import RunFolderError, read_rows
+from treegrpo.trainer import StepReport, Trainer
+from treegrpo.tree import read_trees
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def config_of(model: str, out: Path, /, **changes: Any) -> TrainConfig:
+    fields: dict[str, Any] = {
+        "model": model, "env": ID, "out": str(out), "steps": 4, "questions": 2, "trunks": 2,
+        "forks": 1, "rounds": 1, "max_action_tokens": 3, "max_context_tokens": 200, "lr": 1e-2,
+        "checkpoint_every": 10, "threads": 1,
+    }  # fmt: skip
+    return load_config(base={**fields, **changes})
+
+
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in trainer.model.parameters()]
+
+
+def same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_what_a_run_leaves_behind(model: str, tmp_path: Path) -> None:
+    seen: list[StepReport] = []
+    trainer = Trainer(config_of(model, tmp_path / "run"))
+    rows = trainer.run(on_step=seen.append)
+    trainer.close()
+    out = tmp_path / "run"
+    assert [row["step"] for row in rows] == [0, 1, 2, 3] == [report.step for report in seen]
+    assert read_rows(out / "metrics.jsonl") == rows
+    timings = read_rows(out / "timings.jsonl")
+    assert [row["step"] for row in timings] == [0, 1, 2, 3]
+    assert all(row["total"] >= row["training"] > 0 for row in timings)
+    assert [tree.step for tree in read_trees(out / "trees.jsonl")] == [3] * 4, "of the last step"
+    assert [p.name for p in (out / "checkpoint").iterdir()] == ["step-000004"]
+    saved = Trainer(config_of(str(out / "model"), tmp_path / "next"))
+    assert same(weights(saved), weights(trainer))
+    assert rows[-1]["sampled_tokens_total"] == sum(row["sampled_tokens"] for row in rows)
+    assert rows[0]["leaves"] == 2 * 2 * 2 and rows[0]["max_abs_log_ratio"] < 1e-5
+    assert trainer.engine.live_contexts == trainer.pool.lent == 0
+
+
+def test_the_learning_rate_told_is_the_one_used(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(config_of(model, tmp_path / "run", warmup_steps=2, steps=6))
+    used: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: Any, *args: Any, **keywords: Any) -> Any:
+        used.append(self.param_groups[0]["lr"])
+        return step(self, *args, **keywords)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    rows = trainer.run()
+    assert [row["learning_rate"] for row in rows] == pytest.approx(
+        [0.005, 0.01, 0.01, 0.0075, 0.005, 0.0025]
+    )
+    assert used == [row["learning_rate"] for row in rows if "loss" in row] and len(used) >= 3
+
+
+@pytest.mark.parametrize("changes", [{}, {"kl_beta": 0.1, "epochs": 2, "minibatches": 2}])
+def test_a_run_in_pieces_equals_a_run_at_once(
+    model: str, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    whole = Trainer(config_of(model, tmp_path / "whole", steps=6, checkpoint_every=4, **changes))
+    rows = whole.run()
+    parts = config_of(model, tmp_path / "parts", steps=6, checkpoint_every=4, **changes)
+    first = Trainer(parts)
+    found = first.run(steps=1) + first.run(steps=2)
+    second = Trainer(parts, resume=True)
+    found += second.run(steps=0) + second.run(steps=100)
+    assert found == rows and same(weights(second), weights(whole))
+    for name in ("metrics.jsonl", "trees.jsonl"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    again = Trainer(parts, resume=True)
+    assert again.run() == [] and same(weights(again), weights(whole)), "it is done"
+
+
+def test_a_run_killed_before_its_first_checkpoint_resumes_from_the_start(
+    model: str, tmp_path: Path
+) -> None:
+    config = config_of(model, tmp_path / "run")
+    rows = Trainer(config_of(model, tmp_path / "whole")).run()
+
+    def stop(report: StepReport) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config).run(on_step=stop)
+    assert not (tmp_path / "run" / "checkpoint").exists()
+    with pytest.raises(RunFolderError, match="a run is there"):
+        Trainer(config)
+    assert Trainer(config, resume=True).run() == rows
+
+
+def test_the_budget_of_a_run_is_never_exceeded(model: str, tmp_path: Path) -> None:
+    trainer = Trainer(config_of(model, tmp_path / "run", steps=50, max_sampled_tokens=100))
+    rows = trainer.run()
+    assert 100 - 3 < rows[-1]["sampled_tokens_total"] <= 100 and len(rows) < 50
+    assert rows[-1]["end_reasons"].get("budget", 0) + rows[-1]["unstarted"].get("budget", 0) > 0
+    assert list(read_trees(tmp_path / "run" / "trees.jsonl")), "the last step saves its trees"
+    assert trainer.run() == []
+
+
+def test_a_step_whose_environments_all_fail_is_a_step(model: str, tmp_path: Path) -> None:
+    config = config_of(model, tmp_path / "run", env_kwargs={"broken_resets": 100})
+    trainer = Trainer(config)
+    before = weights(trainer)
+    rows = trainer.run()
+    assert [row["failures"] for row in rows] == [{"environment": 2}] * 4
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+    assert all(row["leaves"] == 0 == row["trained_rows"] for row in rows)
+    assert same(before, weights(trainer)), "nothing was learned from nothing"
+    told = read_rows(tmp_path / "run" / "failures.jsonl")
+    assert {row["message"] for row in told} == {
+        "ValueError: no such colour: the environment's own ValueError"
+    }
+
+
+def test_some_failing_resets_do_not_stop_a_run(model: str, tmp_path: Path) -> None:
+    config = config_of(
+        model, tmp_path / "run", env_kwargs={"broken_resets": 50}, questions=6, minibatches=3
+    )
+    rows = Trainer(config).run()
+    assert 0 < sum(row["failures"].get("environment", 0) for row in rows) < 24
+    assert sum(row["trained_rows"] for row in rows) > 0
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(config_of(model, tmp_path / "run"))
+    before = weights(trainer)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("nan")))
+    rows = trainer.run()
+    assert sum(row["skipped_updates"] for row in rows) >= 1
+    assert all(math.isfinite(v) for row in rows for v in row.values() if isinstance(v, float))
+    assert same(before, weights(trainer))
+
+
+def test_kl_to_the_reference_is_zero_at_first_and_then_grows(model: str, tmp_path: Path) -> None:
+    trainer = Trainer(config_of(model, tmp_path / "run", kl_beta=0.05, lr_schedule="constant"))
+    rows = trainer.run()
+    assert rows[0]["kl_reference"] == pytest.approx(0, abs=1e-10)
+    assert rows[-1]["kl_reference"] > 1e-6
+    resumed = Trainer(trainer.config, resume=True)
+    start = Trainer(config_of(model, tmp_path / "start"))
+    assert resumed._reference is not None
+    assert same([*resumed._reference.parameters()], weights(start)), "not of the checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"env": "tests/Gmae-v0"}, UnknownEnv, "Gmae"),
+        ({"split": "dev"}, UnknownSplit, "dev"),
+        ({"credit": "grup"}, UnknownOption, "group"),
+        ({"loss": "grop"}, UnknownOption, "grpo"),
+        ({"normaliser": "mean"}, UnknownOption, "token_mean"),
+        ({"env_kwargs": {"turn": 1}}, UnknownOption, "turns"),
+        ({"difficulty": 9}, TreegrpoError, "9"),
+        ({"model": "./nowhere"}, ModelNotFound, "nowhere"),
+        ({"max_context_tokens": 8}, TreegrpoError, "a prompt has"),
+    ],
+)
+def test_what_is_refused_leaves_no_folder(
+    model: str, tmp_path: Path, changes: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    with pytest.raises(error, match=match):
+        Trainer(config_of(model, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_resumes_that_are_refused(model: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        Trainer(config_of(model, tmp_path / "run"), resume=True)
+    assert not (tmp_path / "run").exists()
+    Trainer(config_of(model, tmp_path / "run")).run(steps=1)
+    with pytest.raises(CheckpointError, match=r"lr was 0\.01, now 0\.02"):
+        Trainer(config_of(model, tmp_path / "run", lr=2e-2), resume=True)
+    Trainer(config_of(model, tmp_path / "run", checkpoint_every=2), resume=True).run(steps=1)
+    save_tiny_model(Path(model).parent / "wide", width=64)
+    record = tmp_path / "run" / "checkpoint" / "step-000002" / "state.json"
+    wide = str(Path(model).parent / "wide")
+    state = json.loads(record.read_text())
+    state["settings"]["model"] = wide
+    record.write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        Trainer(config_of(wide, tmp_path / "run"), resume=True)
+
+
+@pytest.mark.parametrize(
+    "shape", [{"trunks": 3, "forks": 2, "credit": "intra_inter"},
+              {"trunks": 9, "forks": 0, "rounds": 0, "credit": "group"}], ids=["tree", "chain"],
+)  # fmt: skip
+def test_a_bandit_is_learned(model: str, tmp_path: Path, shape: dict[str, Any]) -> None:
+    rows = Trainer(
+        config_of(
+            model, tmp_path / "run", steps=60, questions=4, max_action_tokens=2, lr=1e-2,
+            env_kwargs={"turns": 2}, **shape,
+        )
+    ).run()  # fmt: skip
+    assert rows[0]["reward_mean"] < 0.3
+    assert sum(row["reward_mean"] for row in rows[-3:]) / 3 > 0.9
