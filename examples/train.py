@@ -5,6 +5,6 @@ import sys
 from treegrpo import Trainer
 
 trainer = Trainer(
-    model=sys.argv[1], env="treegrpo/SearchQA-v0", out=sys.argv[2], lr=4e-4, steps=2, questions=4
+    model=sys.argv[1], env="treegrpo/SearchQA-v0", out=sys.argv[2], lr=4e-4, questions=4
 )
-rows = trainer.run(on_step=lambda report: print(report.step, report.metrics["success_rate"]))
+trainer.run(steps=2, on_step=lambda report: print(report.step, report.metrics["success_rate"]))

@@ -48,13 +48,17 @@ class RunFolder:
             require_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            settings = {"config": config.model_dump(mode="json"), "digest": digest(config)}
-            write_text(path / "config.json", json.dumps(settings, indent=1) + "\n")
+            self.record(config)
             for name in _LOGS:
                 _keep_steps_before(path / name, resume_at or 0)
         except OSError as error:
             raise _unwritable(path, error) from error
         self._board = _tensorboard(path, resume_at or 0)
+
+    def record(self, config: TrainConfig) -> None:
+        """Write config.json: every setting, and the digest over them."""
+        settings = {"config": config.model_dump(mode="json"), "digest": digest(config)}
+        write_text(self.path / "config.json", json.dumps(settings, indent=1) + "\n")
 
     def metrics(self, step: int, row: Mapping[str, Any]) -> None:
         """Append a row to metrics.jsonl, and to TensorBoard where it is installed."""

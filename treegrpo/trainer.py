@@ -118,14 +118,16 @@ class Trainer:
         """Return the metrics of the steps that were done, and leave the model in `out/model`.
 
         Args:
-            steps: do at most this many now; None goes to the end of the configured steps. A
-                run in pieces equals a run at once.
+            steps: the length of the run where the configuration does not set one; otherwise
+                how many steps to do now. None goes to the end. A run in pieces equals a run
+                at once.
             on_step: called after each step.
 
         Raises:
-            TreegrpoError: no room to write; the model's output is not finite.
+            TreegrpoError: more steps than the run has left; no room to write; the model's
+                output is not finite.
         """
-        stop = self.config.steps if steps is None else self.position.next_step + steps
+        stop = self.config.steps if steps is None else self._stop_after(steps)
         rows: list[dict[str, Any]] = []
         saved_at = self.position.next_step
         while self.position.next_step < stop and not self._is_over():
@@ -176,6 +178,22 @@ class Trainer:
     def close(self) -> None:
         """Close the environments; the model and the run folder stay usable."""
         self.pool.close()
+
+    def _stop_after(self, steps: int) -> int:
+        """Return the step to stop before; a run of no configured length gets its length here."""
+        if "steps" not in self.config.model_fields_set and self.position.next_step == 0:
+            given = self.config.model_dump(exclude_unset=True) | {"steps": steps}
+            self.config = load_config(base=given)
+            settings = self.config.model_dump(mode="json")
+            self.position = self.position.model_copy(update={"settings": settings})
+            self._folder.record(self.config)
+        left = self.config.steps - self.position.next_step
+        if steps > left:
+            raise TreegrpoError(
+                f"run(steps={steps}) asked for, but {left} of {self.config.steps} steps are "
+                "left. Ask for fewer, or start a run with more steps: Trainer(..., steps=N)."
+            )
+        return self.position.next_step + steps
 
     def _draw_questions(self, step: int) -> list[Question]:
         """Return the questions of a step; the same for any history of the run."""

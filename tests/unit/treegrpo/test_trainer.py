@@ -89,12 +89,25 @@ def test_a_run_in_pieces_equals_a_run_at_once(
     first = Trainer(parts)
     found = first.run(steps=1) + first.run(steps=2)
     second = Trainer(parts, resume=True)
-    found += second.run(steps=0) + second.run(steps=100)
+    found += second.run(steps=0) + second.run(steps=3)
     assert found == rows and same(weights(second), weights(whole))
     for name in ("metrics.jsonl", "trees.jsonl"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     again = Trainer(parts, resume=True)
     assert again.run() == [] and same(weights(again), weights(whole)), "it is done"
+
+
+def test_steps_given_to_run_are_the_length_of_a_run_that_has_none(
+    model: str, tmp_path: Path
+) -> None:
+    given = config_of(model, tmp_path / "a", steps=2).model_dump(exclude_unset=True)
+    del given["steps"]
+    open_ended = Trainer(**given)
+    rows = open_ended.run(steps=2)
+    assert rows == Trainer(config_of(model, tmp_path / "b", steps=2)).run()
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["config"]["steps"] == 2
+    with pytest.raises(TreegrpoError, match=r"run\(steps=1\) asked for, but 0 of 2 steps"):
+        open_ended.run(steps=1)
 
 
 def test_a_run_killed_before_its_first_checkpoint_resumes_from_the_start(
