@@ -37,7 +37,7 @@ from treegrpo.trainer import StepReport, Trainer
 
 Row = dict[str, Any]
 _TOTALS = ("sampled_tokens", "tool_calls", "leaves", "flat_tokens", "unique_tokens")
-_SECONDS = ("generation", "environment", "training", "step")
+_SECONDS = ("generation", "environment", "training", "step", "cpu")
 
 
 def finished_runs(
@@ -48,7 +48,7 @@ def finished_runs(
     Runs of one setting and seed share a worker process, one after the other, and each process
     computes with one thread: their seconds can be compared.
     """
-    jobs = [(setting, seed) for setting in settings for seed in seeds]
+    jobs = [(setting, seed) for seed in seeds for setting in settings]
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_begin_worker
     ) as pool:
@@ -106,7 +106,10 @@ def train_run(setting: Setting, algorithm: Algorithm, seed: int, warm: Path) -> 
 
 @dataclass
 class _Log:
-    """What a run has spent, and its held-out success along the way."""
+    """What a run has spent, and its held-out success along the way.
+
+    `cpu` counts the processor seconds of the steps: other load on the machine hardly moves it.
+    """
 
     trainer: Trainer
     setting: Setting
@@ -117,25 +120,29 @@ class _Log:
     points: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     training_success: list[float] = field(default_factory=list[float])
     mixed: list[float] = field(default_factory=list[float])
+    cpu_mark: float = 0.0
 
     def step(self, report: StepReport) -> None:
         """Add up one training step; evaluate when the next share of the budget is spent."""
         for name in _TOTALS:
             self.totals[name] += report.metrics[name]
-        for name in _SECONDS:
-            self.totals[name] += report.seconds[name]
+        for name, seconds in report.seconds.items():
+            self.totals[name] += seconds
+        self.totals["cpu"] += time.process_time() - self.cpu_mark
         self.training_success.append(report.metrics["success_rate"])
         self.mixed.append(report.metrics["mixed_questions"] / self.setting.questions)
         share = self.totals["sampled_tokens"] / self.setting.budget_tokens
         due = len(self.points)
         if due < self.setting.eval_points and share * self.setting.eval_points >= due:
             self.evaluate()
+        self.cpu_mark = time.process_time()
 
     def evaluate(self) -> None:
         """Note the success on held-out tasks; the same tasks and draws every time."""
         spent = {name: self.totals[name] for name in ("sampled_tokens", "tool_calls")}
         success = held_out_success(self.trainer, self.setting, self.seed)
-        self.points.append({**spent, "seconds": self.totals["step"], "success": success})
+        self.points.append({**spent, "cpu_seconds": self.totals["cpu"], "success": success})
+        self.cpu_mark = time.process_time()
 
 
 def held_out_success(trainer: Trainer, setting: Setting, seed: int) -> float:

@@ -80,7 +80,7 @@ SQL_LONG = Setting(
     "sql-long",
     layers=2,
     demonstrations=7_000,
-    budget_tokens=250_000,
+    budget_tokens=160_000,
     questions=8,
     chains=8,
     lr=6e-4,

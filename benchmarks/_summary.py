@@ -20,8 +20,8 @@ from treegrpo.leaderboards.stats import (
 )
 
 Row = Mapping[str, Any]
-Axis = Literal["sampled_tokens", "tool_calls", "seconds"]
-AXES: tuple[Axis, ...] = ("sampled_tokens", "tool_calls", "seconds")
+Axis = Literal["sampled_tokens", "tool_calls", "cpu_seconds"]
+AXES: tuple[Axis, ...] = ("sampled_tokens", "tool_calls", "cpu_seconds")
 _PER_RUN = {
     "success_start": "success_start",
     "sampled_tokens": "sampled_tokens",
@@ -34,6 +34,7 @@ _PER_RUN = {
     "environment_s": "seconds_environment",
     "training_s": "seconds_training",
     "step_s": "seconds_step",
+    "step_cpu_s": "seconds_cpu",
     "warm_start_s": "seconds_warm_start",
 }
 

@@ -82,7 +82,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 
 _DIFFERENCES: dict[Any, str] = {
-    **{axis: f"success at equal {axis.replace('_', ' ')}" for axis in AXES},
+    **{axis: f"success at equal {axis.replace('_', ' ').replace('cpu', 'CPU')}" for axis in AXES},
     "area": "area under success against sampled tokens",
 }
 
@@ -107,6 +107,7 @@ def _lines(rows: Sequence[Row], setting: str) -> list[list[str]]:
         ["seconds in the environment", *mean("seconds_environment", 1)],
         ["seconds in training", *mean("seconds_training", 1)],
         ["seconds of all steps", *mean("seconds_step", 1)],
+        ["CPU seconds of all steps", *mean("seconds_cpu", 1)],
     ]
 
 
@@ -128,7 +129,7 @@ def _difference(paired: PairedDifference) -> str:
 def _collect(
     settings: list[Setting], seeds: list[int], cache: Path, workers: int, console: Console
 ) -> list[Row]:
-    # The longest jobs first, so that no worker is left alone with one at the end.
+    # The longer job of a seed first: no worker is left alone with one at the end.
     order = sorted(settings, key=lambda setting: -setting.budget_tokens)
     rows: list[Row] = []
     for row in finished_runs(order, seeds, cache, workers):
@@ -136,7 +137,7 @@ def _collect(
         console.print(
             f"{row['setting']} {row['algorithm']} seed {row['seed']}: success "
             f"{row['success_start']:.3f} -> {row['success_end']:.3f}, "
-            f"{row['seconds_step']:.0f} s of training",
+            f"{row['seconds_step']:.0f} s of steps",
             highlight=False,
         )
     return sorted(rows, key=lambda row: (row["setting"], row["seed"], row["algorithm"]))

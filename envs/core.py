@@ -76,7 +76,9 @@ class ToolEnv(gymnasium.Env[str, str]):
     Class attributes an author may set:
         splits, num_tasks, difficulties: which tasks exist.
         system_prompt: text before the question; tools are described by the chat template.
-        max_turns, max_tool_calls, max_seconds: budgets; a fork refills none of them.
+        max_turns, max_tool_calls, max_seconds: budgets; a fork refills none of them. An
+            episode that a budget ends is truncated; only with max_turns = 1, where Gymnasium
+            asks for it, is it terminated.
         max_observation_chars, max_action_chars: longer texts are cut, with a mark.
         success_threshold: an episode's return from which it counts as solved.
         shared: attributes that hold immutable worlds, built late and shared by every fork.

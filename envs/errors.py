@@ -1,8 +1,8 @@
-"""Every error that a user can meet, in one tree.
+"""The errors of the environments; those of every other floor derive from TreegrpoError, too.
 
     TreegrpoError                 wrong input; the command line prints it and exits with 2
     +-- UnknownEnv                no environment of that id
-    +-- UnknownOption             an option, key or name that does not exist
+    +-- UnknownOption             an option, key or name that does not exist, or a value not taken
     +-- UnknownSplit              the environment has no such split
     +-- NoEpisode                 step, snapshot or fork before reset
     +-- EpisodeOver               step after the end
@@ -32,7 +32,7 @@ class UnknownEnv(TreegrpoError):
 
 
 class UnknownOption(TreegrpoError):
-    """An option, key or name that does not exist."""
+    """An option, key or name that does not exist, or a value that an option does not take."""
 
 
 class UnknownSplit(TreegrpoError):

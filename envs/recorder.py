@@ -285,15 +285,6 @@ def read_log(path: Path) -> list[Event]:
     return events
 
 
-def parse_events(values: Sequence[Any]) -> list[Event]:
-    """Return the events of JSON values (dicts as `event.model_dump()` writes them).
-
-    Raises:
-        LogError: names the event and the field.
-    """
-    return [_parse(value, f"event {number}") for number, value in enumerate(values)]
-
-
 def _loads(line: str, where: str) -> Any:
     try:
         return json.loads(line)

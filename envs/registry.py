@@ -71,6 +71,7 @@ def make(id: str, **kwargs: Any) -> gymnasium.Env[str, str]:
     Raises:
         UnknownEnv: no such id (with the closest one), or its module cannot be imported.
         UnknownOption: an option that the environment does not take.
+        TreegrpoError: whatever else the environment's constructor raises, as one message.
     """
     spec = find_spec(id)
     accepted = _accepted_options(spec)
@@ -80,7 +81,18 @@ def make(id: str, **kwargs: Any) -> gymnasium.Env[str, str]:
                 f"Option '{name}' of '{spec.id}' asked for; it takes: {', '.join(accepted)}."
                 f"{suggest(name, accepted)}"
             )
-    return cast("gymnasium.Env[str, str]", gymnasium.make(spec, **kwargs))
+    try:
+        return cast("gymnasium.Env[str, str]", gymnasium.make(spec, **kwargs))
+    except TreegrpoError:
+        raise
+    except Exception as error:
+        # Gymnasium adds id and options to a TypeError, as the message below does for every error.
+        fault = str(error).partition(" was raised from the environment creator")[0]
+        to_do = "Give each option a value that it can use" if kwargs else "Correct its constructor"
+        raise TreegrpoError(
+            f"Environment '{spec.id}' with the options {kwargs} asked for, but it cannot be made: "
+            f"{type(error).__name__}: {fault.rstrip('.')}. {to_do}."
+        ) from error
 
 
 def list_envs() -> list[str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +52,25 @@ def episode_seed(env_id: str, split: str, index: int, trial: int, seed: int) -> 
     return stable_seed("eval", env_id, split, index, trial, seed)
 
 
+def check_place(out: Path) -> None:
+    """Refuse a place that no bundle can be written to, before any work is done.
+
+    Raises:
+        BundleError: `out` exists, or its place cannot be written.
+    """
+    with contextlib.suppress(_OnlyTrying), staging(out):
+        raise _OnlyTrying
+
+
+class _OnlyTrying(Exception):
+    """Leaves `staging` without a bundle."""
+
+
 @contextlib.contextmanager
 def staging(out: Path) -> Generator[Path]:
     """Yield a folder beside `out` that becomes `out` at the end, or vanishes on any error.
+
+    The folder is always `.NAME.part`: what a killed process left there goes first.
 
     Raises:
         BundleError: `out` exists, or its place cannot be written.
@@ -65,15 +80,16 @@ def staging(out: Path) -> Generator[Path]:
             f"A bundle at '{out}' asked for, but that path exists already. "
             "Give another path, or move the old bundle away; bundles are never overwritten."
         )
+    folder = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
     except OSError as error:
         raise _unwritable(out, error) from error
     try:
         yield folder
-        # mkdtemp makes private folders; a bundle is made to be shared.
-        folder.chmod(0o755)
         _sync_folder(folder)
         folder.rename(out)
         _sync_folder(out.parent)

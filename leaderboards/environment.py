@@ -19,18 +19,9 @@ def open_env(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[str, s
     """Return a fresh environment, in all its wrappers.
 
     Raises:
-        TreegrpoError: an unknown id or option, a value that it cannot use,
-            or something that is no `ToolEnv`.
+        TreegrpoError: whatever `make` refuses, or something that is no `ToolEnv`.
     """
-    try:
-        env = envs.make(env_id, **env_kwargs)
-    except TreegrpoError:
-        raise
-    except Exception as error:
-        raise TreegrpoError(
-            f"Environment '{env_id}' with the options {dict(env_kwargs)} asked for, but it cannot "
-            f"be made: {error}. Give each option a value that it can use."
-        ) from error
+    env = envs.make(env_id, **env_kwargs)
     if not isinstance(env.unwrapped, ToolEnv):
         raise TreegrpoError(
             f"An evaluation on '{env_id}' asked for, but {type(env.unwrapped).__name__} is no "

@@ -24,6 +24,7 @@ from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.snapshot import core_of
 from treegrpo.leaderboards.agents import Agent, EpisodeView
 from treegrpo.leaderboards.bundle import (
+    check_place,
     first_fault,
     read_bundle,
     sealed_manifest,
@@ -77,15 +78,16 @@ def evaluate(
     """
     setting = Setting(env_id, dict(env_kwargs or {}), split, seed)
     _check_counts(num_tasks=num_tasks, trials=trials, concurrency=concurrency)
+    check_place(Path(out))
+    env_digest = probe(setting, (first_index, first_index + num_tasks - 1))
+    head = _head(agent, setting, num_tasks, trials, first_index) | {"env_digest": env_digest}
+    indices = range(first_index, first_index + num_tasks)
+    _check_head(head, indices)
+    plays = [Play(setting, index, trial) for index in indices for trial in range(trials)]
+    results = _Results(progress, len(plays))
+    _run(agent, plays, concurrency, results)
+    episodes, trajectories, tasks = results.in_order(plays)
     with staging(Path(out)) as folder:
-        env_digest = probe(setting, (first_index, first_index + num_tasks - 1))
-        head = _head(agent, setting, num_tasks, trials, first_index) | {"env_digest": env_digest}
-        indices = range(first_index, first_index + num_tasks)
-        _check_head(head, indices)
-        plays = [Play(setting, index, trial) for index in indices for trial in range(trials)]
-        results = _Results(progress, len(plays))
-        _run(agent, plays, concurrency, results)
-        episodes, trajectories, tasks = results.in_order(plays)
         write_bundle(folder, head | {"tasks": tasks}, episodes, trajectories)
         # What was written is read back before it appears: nobody gets a bundle that is refused.
         summary = summarise(read_bundle(folder))

@@ -87,9 +87,9 @@ register(ID, "tests.toy_game:Game")
 
 
 class CharChat:
-    """A chat format in which every character is a token; id 0 stops."""
+    """A chat format in which every character is a token; 0 ends a turn, 1 the whole text."""
 
-    stop_ids = frozenset({0})
+    stop_ids = frozenset({0, 1})
 
     def opening_ids(self, messages: Sequence[Message], tools: object) -> list[int]:
         return [ord(c) for m in messages for c in m["content"] + "\n"]
@@ -98,7 +98,7 @@ class CharChat:
         return [ord(c) for m in messages for c in m["content"] + "\n"] or [10]
 
     def decode_action(self, ids: Sequence[int]) -> str:
-        return "".join(chr(i) for i in ids if i)
+        return "".join(chr(i) for i in ids if i > 1)
 
     def close_ids(self, ids: Sequence[int]) -> list[int]:
         return [] if ids and ids[-1] == 0 else [0]
@@ -160,9 +160,10 @@ class ScriptedEngine(Engine):
 
     def _one(self, context: FakeContext, params: SamplingParams, seed: int) -> Sampled:
         text = "".join(chr(i) for i in context.ids)
-        said = [*(ord(c) for c in self._script(text, seed)), 0][: params.max_tokens]
+        said = [ord(c) for c in self._script(text, seed)]
+        said = [*said, *([] if said[-1:] == [1] else [0])][: params.max_tokens]
         context.ids.extend(said)
-        return Sampled(said, [-0.5] * len(said), stopped=said[-1] == 0)
+        return Sampled(said, [-0.5] * len(said), stopped=said[-1] in params.stop_ids)
 
 
 def _live(context: Context) -> FakeContext:

@@ -227,6 +227,10 @@ def summarise(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
     if "adv_mass" in numbers:
         mass, clipped = numbers.pop("adv_mass"), numbers.pop("clipped_mass")
         numbers["clip_share"] = clipped / mass if mass else 0.0
+        # Edges without advantage may have been left out: what is left is the whole then.
+        weight = numbers.pop("weight")
+        for name in ("ratio_mean", "kl_sampler"):
+            numbers[name] = numbers[name] / weight if weight else 0.0
     return numbers
 
 
@@ -253,6 +257,7 @@ def _ratio_metrics(logp_E: Tensor, edges: Edges, options: LossOptions) -> dict[s
     return {
         "adv_mass": (edges.adv_pos_E - edges.adv_neg_E).sum(),
         "clipped_mass": clipped_E.sum(),
+        "weight": edges.weight_E.sum(),
         "ratio_mean": (edges.weight_E * ratio_E).sum(),
         "kl_sampler": (edges.weight_E * _k3(log_ratio_E)).sum(),
         "max_abs_log_ratio": gap_E.max(),

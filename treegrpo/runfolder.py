@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from treegrpo.checkpoint import has_checkpoint, require_same_run, sync
+from treegrpo.checkpoint import sync
 from treegrpo.config import TrainConfig, digest
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.tree import Tree
@@ -101,8 +101,12 @@ class RunFolder:
         try:
             shutil.rmtree(part, ignore_errors=True)
             save(part)
-            shutil.rmtree(final, ignore_errors=True)
+            old = self.path / ".model.old"
+            shutil.rmtree(old, ignore_errors=True)
+            if final.exists():
+                os.rename(final, old)
             os.rename(part, final)
+            shutil.rmtree(old, ignore_errors=True)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(part, ignore_errors=True)
             raise _unwritable(final, error) from error
@@ -126,38 +130,38 @@ class RunFolder:
 
 
 def require_free(path: Path) -> None:
-    """Pass if a new run may be written to `path`.
+    """Pass if a new run may be written to `path`: nothing would be lost.
 
     Raises:
-        RunFolderError: a run is there already.
+        RunFolderError: a run that has done something is there already, or other files of the
+            names a run writes.
     """
-    rows = path / "metrics.jsonl"
-    if has_checkpoint(path / "checkpoint") or (rows.exists() and rows.stat().st_size):
+    recorded_settings(path)  # raises where config.json is not a run's
+    taken = [name for name in _LOGS if (path / name).exists() and (path / name).stat().st_size]
+    taken += [name for name in ("checkpoint", "model") if (path / name).exists()]
+    if taken:
         raise RunFolderError(
-            f"A new run in '{path}' was asked for, but a run is there already. Resume it, "
-            "remove it, or choose another out folder."
+            f"A new run in '{path}' was asked for, but {', '.join(taken)} would be overwritten "
+            "there. Resume that run if it is one, or choose another folder with out=DIR."
         )
 
 
-def is_same_run(path: Path, config: TrainConfig) -> bool:
-    """Return whether `path` holds a run of these settings, however little it has done.
+def recorded_settings(path: Path) -> dict[str, Any] | None:
+    """Return the settings of the run in `path`, from its config.json; None without one.
 
     Raises:
-        CheckpointError: it holds one of other settings.
         RunFolderError: its config.json cannot be read.
     """
     record = path / "config.json"
     if not record.exists():
-        return False
+        return None
     try:
-        then = json.loads(record.read_text(encoding="utf-8"))["config"]
+        return dict(json.loads(record.read_text(encoding="utf-8"))["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"The settings of the run in '{path}' were asked for, but '{record}' cannot be read "
             f"({error!r}). Choose another out folder."
         ) from error
-    require_same_run(then, config, path)
-    return True
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

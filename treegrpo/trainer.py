@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ from treegrpo.losses import LossOptions, get_loss, summarise
 from treegrpo.metrics import rollout_metrics, update_metrics
 from treegrpo.rollout import EnvironmentPool, Grown, Question, RolloutSettings, Scheduler
 from treegrpo.rollout.boundary import Opening, pose
-from treegrpo.runfolder import RunFolder, is_same_run, require_free
+from treegrpo.runfolder import RunFolder, recorded_settings, require_free
 from treegrpo.tree import Tree
 from treegrpo.weighting import edge_weights
 
@@ -79,6 +79,8 @@ class Trainer:
         self, config: TrainConfig | None = None, *, resume: bool = False, **fields: Any
     ) -> None:
         self.config = config if config is not None else load_config(base=fields)
+        if resume:
+            self.config = _with_recorded_steps(self.config)
         _check_names(self.config)
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
@@ -213,10 +215,11 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         updates: list[dict[str, float]] = []
-        share = math.ceil(len(scored) / self.config.minibatches)
+        parts = self.config.minibatches
+        bounds = [len(scored) * i // parts for i in range(parts + 1)]
         for _ in range(self.config.epochs):
-            for first in range(0, len(scored), share):
-                part = [pair for question in scored[first : first + share] for pair in question]
+            for first, last in itertools.pairwise(bounds):
+                part = [pair for question in scored[first:last] for pair in question]
                 updates.append(self._update_once(flat_batch(part, self.config.normaliser)))
         return update_metrics(updates)
 
@@ -340,11 +343,21 @@ class Trainer:
 
 def _resume_point(out: Path, config: TrainConfig) -> tuple[Position, dict[str, Any] | None]:
     """Return position and tensors to go on from; no tensors where a run was killed early."""
-    if not has_checkpoint(out / "checkpoint") and is_same_run(out, config):
+    recorded = recorded_settings(out)
+    if not has_checkpoint(out / "checkpoint") and recorded is not None:
+        require_same_run(recorded, config, out)
         return Position(settings=config.model_dump(mode="json")), None
     position, tensors = load_checkpoint(out / "checkpoint")
     require_same_run(position.settings, config, out)
     return position, tensors
+
+
+def _with_recorded_steps(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with the length that run(steps) gave the run in its folder."""
+    recorded = recorded_settings(Path(config.out))
+    if recorded is None or "steps" in config.model_fields_set:
+        return config
+    return load_config(base=config.model_dump(exclude_unset=True) | {"steps": recorded["steps"]})
 
 
 def _score(trees: Sequence[Tree], credit: str) -> list[Scored]:
@@ -360,6 +373,11 @@ def _check_names(config: TrainConfig) -> None:
     """Refuse an unknown credit, loss or normaliser before anything is loaded."""
     get_credit(config.credit)
     get_loss(config.loss)
+    if config.loss == "sft":
+        raise TreegrpoError(
+            "loss=sft asked for, which ignores rewards and would imitate failures as well. "
+            "Use loss=grpo; treegrpo.warmstart trains on demonstrations."
+        )
     edge_weights([], config.normaliser)
 
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 Failure: TypeAlias = Literal["policy", "tool", "sandbox", "environment", "grader"]
 """Who failed. Only the policy's own failure is an outcome that it can learn from."""
 
+BUDGET = "budget"
+"""End reason of an episode that was cut because its question's budget was spent."""
+
 MAX_LINE_CHARS = 256 * 2**20
 """Longest line of a tree file that is read (some ten million tokens)."""
 
@@ -101,8 +104,12 @@ class Node:
 
     @property
     def has_outcome(self) -> bool:
-        """False where something other than the policy failed: the reward says nothing."""
-        return self.failure is None or self.failure == "policy"
+        """Whether the reward is the policy's own.
+
+        False where something else failed, and where the question's budget cut the episode:
+        what its siblings had spent is not its doing. An episode that outgrew the context is.
+        """
+        return self.failure in (None, "policy") and self.end_reason != BUDGET
 
 
 @dataclass(slots=True)

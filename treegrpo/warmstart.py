@@ -27,7 +27,6 @@ from treegrpo.losses import Edges, LossOptions, get_loss
 class WarmStartSettings:
     """How the warm start trains; the defaults suit models of about a million parameters."""
 
-    demonstrations: int = 6_000
     batch_size: int = 16
     lr: float = 2e-3
     warmup_steps: int = 20

@@ -22,7 +22,7 @@ import torch
 import tests.toy_game  # registers the game
 from treegrpo.checkpoint import has_checkpoint
 from treegrpo.config import TrainConfig
-from treegrpo.runfolder import is_same_run
+from treegrpo.runfolder import recorded_settings
 from treegrpo.trainer import Trainer
 
 assert tests.toy_game.ID
@@ -53,7 +53,7 @@ def die_at(phase: str) -> None:
 
 def train(config: TrainConfig) -> None:
     out = Path(config.out)
-    resume = has_checkpoint(out / "checkpoint") or is_same_run(out, config)
+    resume = has_checkpoint(out / "checkpoint") or recorded_settings(out) is not None
     Trainer(config, resume=resume).run()
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from treegrpo.envs import ToolEnv, check_env_laws, list_envs, make
+from treegrpo.envs import Task, ToolEnv, check_env_laws, list_envs, make
 from treegrpo.envs.baselines import null_action, oracle_action, random_action, run_episode
+from treegrpo.envs.digest import digest
 from treegrpo.envs.recorder import Recorder, replay
 from treegrpo.envs.snapshot import core_of
 
@@ -76,11 +77,19 @@ def test_a_mixed_episode_replays(id: str) -> None:
         assert report.matches, report.divergence
 
 
+def content(task: Task) -> str:
+    """Return a digest of what a task asks and wants, without where it comes from."""
+    data = {name: value for name, value in task.data.items() if name not in ("split", "world")}
+    return digest([task.question, task.answer, data])
+
+
 @pytest.mark.parametrize("id", ENVS)
-def test_train_and_test_share_no_task(id: str) -> None:
+def test_train_and_test_share_next_to_no_task(id: str) -> None:
     core = core_of(make(id))
-    ids = [{task.id for task in core.tasks(split)[:200]} for split in ("train", "test")]
-    assert ids[0].isdisjoint(ids[1])
+    contents = [{content(task) for task in core.tasks(split)[:200]} for split in ("train", "test")]
+    assert min(map(len, contents)) > 190
+    # Not none: two worlds without a common fact may lead from one name to another by chance.
+    assert len(contents[0] & contents[1]) <= 2
 
 
 PLAY = """

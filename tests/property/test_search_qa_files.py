@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from treegrpo.envs.errors import DataFileError
 from treegrpo.envs.suite.search_qa.files import QuestionFile, load_questions
-from treegrpo.envs.suite.search_qa.scoring import exact_match, f1
+from treegrpo.envs.suite.search_qa.scoring import exact_match
 
 QA = Path(__file__).parents[1] / "fixtures" / "qa"
 CORPUS = QA / "corpus.jsonl"
@@ -72,12 +72,10 @@ def test_any_value_in_any_field(name: str, data: st.DataObject, value: Any) -> N
     assert file is None or (file.questions[0].answers and file.questions[0].hops >= 1)
 
 
-@given(prediction=st.text(max_size=20), answers=st.lists(st.text(max_size=20), max_size=3))
-def test_scores_are_in_range_and_agree(prediction: str, answers: list[str]) -> None:
-    score = f1(prediction, answers)
-    assert 0.0 <= score <= 1.0
-    if exact_match(prediction, answers):
-        assert score == 1.0 and prediction.strip()
+@given(answer=st.text(max_size=20), others=st.lists(st.text(max_size=20), max_size=3))
+def test_an_answer_meets_itself_and_nothing_meets_nothing(answer: str, others: list[str]) -> None:
+    assert exact_match(f" {answer}\t", [*others, answer]) == bool(answer.strip())
+    assert not exact_match("", [*others, answer])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -101,3 +101,15 @@ def test_constraints_are_exact_and_name_no_host() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     wrong = [x for x in lines if not re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", x)]
     assert wrong == []
+
+
+def test_the_fork_in_the_readme_prints_what_its_comments_say(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S)
+    block = next(text for text in blocks if "fork(env)" in text)
+    exec(compile(block, "README.md", "exec"), {})
+    said = re.findall(r"^print\(.*# *(\d+)$", block, flags=re.M)
+    printed = [word for word in capsys.readouterr().out.split() if word.isdigit()]
+    assert printed == said == ["0", "1"]

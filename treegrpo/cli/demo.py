@@ -21,7 +21,6 @@ from rich.console import Console
 from treegrpo.cli.errors import stopping
 from treegrpo.cli.progress import Stages, TrainingNotes, quiet, say
 from treegrpo.envs.errors import TreegrpoError, UnknownOption, suggest
-from treegrpo.runfolder import read_rows, write_text
 
 if TYPE_CHECKING:
     from treegrpo.config import TrainConfig
@@ -123,6 +122,8 @@ class Demo:
 
     def _claim_folder(self) -> None:
         """Start a new folder, or go on in one whose demo is the same and unfinished."""
+        from treegrpo.runfolder import write_text
+
         record = {"algo": self.algo, "seed": self.seed, **dataclasses.asdict(self.settings)}
         marker = self.out / "demo.json"
         if (self.out / "summary.json").exists() and marker.exists():
@@ -199,6 +200,7 @@ class Demo:
             self.stages.skip(TRAINING)
             return
         with self.stages.stage(TRAINING) as bar:
+            from treegrpo.runfolder import read_rows
             from treegrpo.trainer import Trainer
 
             config = train_config(self.settings, self.algo, self.seed, warm, self.out)

@@ -146,7 +146,7 @@ def parse_env_args(pairs: list[str]) -> dict[str, Any]:
         if not equals or not key or key in found:
             fault = "that key came before" if equals and key else "no key=value"
             raise TreegrpoError(
-                f"--env-arg '{pair}' asked for, found {fault}. Write --env-arg max_turns=6."
+                f"--env-arg '{pair}' asked for, found {fault}. Write --env-arg top_k=3."
             )
         try:
             found[key] = json.loads(value)

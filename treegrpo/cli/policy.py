@@ -67,7 +67,7 @@ class PolicyAgent:
             self._contexts[view.key] = context
             self._turns[view.key] = self._turns.get(view.key, 0) + 1
             self._tokens[view.key] = self._tokens.get(view.key, 0) + len(output.ids)
-            self._closing[view.key] = [] if output.stopped else self._chat.close_ids(output.ids)
+            self._closing[view.key] = self._chat.close_ids(output.ids)
             texts.append(self._chat.decode_action(output.ids))
         return texts
 

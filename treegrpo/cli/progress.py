@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from treegrpo.runfolder import write_text
-
 if TYPE_CHECKING:
     from treegrpo.trainer import StepReport
 
@@ -108,6 +106,8 @@ class Stages:
     @contextlib.contextmanager
     def stage(self, title: str) -> Generator[Bar]:
         """Yield the stage's bar; print its seconds and its `result` when it is done."""
+        from treegrpo.runfolder import write_text  # brings torch: late, so that help is quick
+
         before, began = self.seconds.get(title, 0.0), time.monotonic()
 
         def note_seconds() -> None:

@@ -262,7 +262,7 @@ class Scheduler:
         job.budget.count_tool_calls(got.tool_calls)
         ids: list[int] = []
         if not got.ended:
-            closing = [] if output.stopped else self._chat.close_ids(output.ids)
+            closing = self._chat.close_ids(output.ids)
             ids = [*closing, *self._chat.observation_ids(got.messages)]
         node = job.tree.add(
             branch.node,

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from treegrpo.envs.core import Message, Task, ToolEnv
+from treegrpo.envs.errors import UnknownOption
 from treegrpo.envs.suite.search_qa import oracle
 from treegrpo.envs.suite.search_qa.files import QuestionFile, SourceFormat, load_questions
 from treegrpo.envs.suite.search_qa.index import DocumentIndex
@@ -57,7 +58,12 @@ class SearchQAEnv(ToolEnv):
                 whichever split is asked for: name the right file for training and testing.
             corpus: path of a shared corpus, for files without passages of their own.
             source_format: "auto", "hotpotqa", "2wiki", "musique" or "nq".
+
+        Raises:
+            UnknownOption: a value that is none of these, or an option that needs `data`.
+            DataFileError: a file that cannot be read.
         """
+        _check_options(top_k, data, {"corpus": corpus, "source_format": source_format})
         super().__init__(render_mode=render_mode, format=format)
         self.top_k = top_k
         self._file: QuestionFile | None = None
@@ -129,3 +135,18 @@ class SearchQAEnv(ToolEnv):
         if position is None:
             return DocumentIndex(self._file.corpus)
         return DocumentIndex(self._file.questions[position].documents)
+
+
+def _check_options(top_k: object, data: object, of_data: Mapping[str, object]) -> None:
+    """Refuse values that would show only later, or never."""
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+        raise UnknownOption(
+            f"top_k={top_k!r} of SearchQA asked for; it counts the documents shown per search. "
+            "Give a whole number of at least 1, such as top_k=2."
+        )
+    for name, value in of_data.items():
+        if data is None and value not in (None, "auto"):
+            raise UnknownOption(
+                f"{name}={value!r} of SearchQA asked for, but no data was given that it could "
+                f"belong to. Give data=<path of a question file> too, or leave {name} out."
+            )

@@ -1,8 +1,7 @@
-"""Exact match and F1 of an answer against the gold answers, the way the public sets score it.
+"""Exact match of an answer against the gold answers, the way the public sets score it.
 
 Answers are compared after SQuAD normalisation (arXiv 1606.05250): lower case, no ASCII
-punctuation, no English articles, single spaces. F1 treats yes, no and noanswer as HotpotQA
-does (arXiv 1809.09600): they earn nothing unless they match exactly.
+punctuation, no English articles, single spaces.
 
 Difference: an answer of which nothing is left ("The The", "?") is compared unnormalised, so
 that an empty prediction never earns anything and such a gold answer can still be met.
@@ -12,12 +11,10 @@ from __future__ import annotations
 
 import re
 import string
-from collections import Counter
 from collections.abc import Sequence
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
 
 
 def normalise(text: str) -> str:
@@ -35,15 +32,6 @@ def exact_match(prediction: str, answers: Sequence[str]) -> bool:
     return any(_same(prediction, answer) for answer in _checked(answers))
 
 
-def f1(prediction: str, answers: Sequence[str]) -> float:
-    """Return the best word-overlap F1 with any of the answers, in [0, 1]; 0 if there are none.
-
-    Raises:
-        TypeError: if `answers` is one string: its letters are not answers.
-    """
-    return max((_f1(prediction, answer) for answer in _checked(answers)), default=0.0)
-
-
 def _checked(answers: Sequence[str]) -> Sequence[str]:
     if isinstance(answers, str):
         raise TypeError(
@@ -57,14 +45,3 @@ def _same(prediction: str, answer: str) -> bool:
     if left or right:
         return left == right
     return prediction.strip().lower() == answer.strip().lower() != ""
-
-
-def _f1(prediction: str, answer: str) -> float:
-    if _same(prediction, answer):
-        return 1.0
-    left, right = normalise(prediction), normalise(answer)
-    if not _CLOSED_ANSWERS.isdisjoint((left, right)):
-        return 0.0
-    num_common = (Counter(left.split()) & Counter(right.split())).total()
-    # 2PR / (P + R) with P = common / words left and R = common / words right.
-    return 2 * num_common / (len(left.split()) + len(right.split())) if num_common else 0.0

@@ -16,8 +16,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from treegrpo.envs.core import Message, ToolEnv
-from treegrpo.envs.errors import SnapshotUnsupported, UnknownOption, suggest
-from treegrpo.envs.snapshot import Snapshot
+from treegrpo.envs.errors import UnknownOption, suggest
 from treegrpo.envs.suite.sql import oracle, tasks
 from treegrpo.envs.suite.sql.database import Cell, Database, Result
 from treegrpo.envs.suite.sql.guard import SQLError
@@ -88,15 +87,6 @@ class SQLEnv(ToolEnv):
         submitted = state.submission is not None
         right = submitted and tasks.is_right(goal, state.database, str(state.submission))
         return {"match": float(right)}
-
-    def restore(self, snapshot: Snapshot, *, seed: int | None = None) -> tuple[str, dict[str, Any]]:
-        """Return the observation and info at the snapshot, which must be of this horizon."""
-        is_long = snapshot.task_id.startswith("jobs-")
-        if is_long != (self.horizon == "long"):
-            raise SnapshotUnsupported(
-                [f"the snapshot is not of horizon '{self.horizon}', its budgets differ"]
-            )
-        return super().restore(snapshot, seed=seed)
 
     # ------------------------------------------------------------------------------ the tools
 

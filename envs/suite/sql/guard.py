@@ -12,7 +12,7 @@ import sqlite3
 from dataclasses import dataclass
 
 MAX_VM_STEPS = 250_000
-"""Virtual-machine steps one statement may take: some tens of milliseconds."""
+"""Virtual-machine steps one statement may take; how long they last depends on the machine."""
 STEPS_PER_TICK = 1_000
 
 # Upper bounds inside SQLite. LENGTH (of a value or a row, in bytes) keeps the memory of a

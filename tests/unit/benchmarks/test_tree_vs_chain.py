@@ -30,12 +30,14 @@ def row(algorithm: str, seed: int, end: float, *, setting: str = "search") -> di
     """Return a run that climbs from 0.2 in two equal parts of its budget, the first at once."""
     slower = 2 if algorithm == "tree" else 1
     points = [
-        {"sampled_tokens": 0, "tool_calls": 0, "seconds": 0.0, "success": 0.2},
-        {"sampled_tokens": 500, "tool_calls": 50, "seconds": 5.0 * slower, "success": end},
-        {"sampled_tokens": 1000, "tool_calls": 100, "seconds": 10.0 * slower, "success": end},
+        {"sampled_tokens": 0, "tool_calls": 0, "cpu_seconds": 0.0, "success": 0.2},
+        {"sampled_tokens": 500, "tool_calls": 50, "cpu_seconds": 5.0 * slower, "success": end},
+        {"sampled_tokens": 1000, "tool_calls": 100, "cpu_seconds": 10.0 * slower, "success": end},
     ]
     counts = {"sampled_tokens": 1000, "tool_calls": 100, "leaves": 60, "steps": 4}
-    seconds = {f"seconds_{n}": 1.0 for n in ("generation", "environment", "training", "step")}
+    seconds = {
+        f"seconds_{n}": 1.0 for n in ("generation", "environment", "training", "step", "cpu")
+    }
     return {
         "setting": setting,
         "algorithm": algorithm,
@@ -65,7 +67,7 @@ def rows() -> list[dict[str, Any]]:
 def test_curves_are_read_by_straight_lines() -> None:
     run = row("chain", 0, 0.6)
     assert success_at(run, "sampled_tokens", 250) == pytest.approx(0.4)
-    assert success_at(run, "seconds", 5.0) == pytest.approx(0.6)
+    assert success_at(run, "cpu_seconds", 5.0) == pytest.approx(0.6)
     assert success_at(run, "tool_calls", 1e9) == pytest.approx(0.6)
 
 
@@ -90,11 +92,11 @@ def test_differences_are_paired_by_seed(rows: list[dict[str, Any]]) -> None:
 
 def test_equal_seconds_reads_both_where_the_cheaper_run_ended(rows: list[dict[str, Any]]) -> None:
     # After 10 s the trees, twice as slow, stand at half their budget: already at their end.
-    paired = tree_minus_chain(rows, "search", "seconds")
+    paired = tree_minus_chain(rows, "search", "cpu_seconds")
     assert paired.difference.mean == pytest.approx(0.1)
     slow = [row("chain", 0, 0.6), row("tree", 0, 0.6)]
-    slow[0]["points"] = [p | {"seconds": p["seconds"] / 2} for p in slow[0]["points"]]
-    behind = tree_minus_chain(slow, "search", "seconds")
+    slow[0]["points"] = [p | {"cpu_seconds": p["cpu_seconds"] / 2} for p in slow[0]["points"]]
+    behind = tree_minus_chain(slow, "search", "cpu_seconds")
     assert behind.difference.mean == pytest.approx(0.4 - 0.6)
 
 

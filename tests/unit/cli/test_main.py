@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from typing import Any
 
@@ -52,12 +54,24 @@ def test_every_command_and_option_is_explained() -> None:
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # what main() sets does not outlive a test
     monkeypatch.setattr(sys, "argv", ["treegrpo", *words])
     try:
         main.main()
     except SystemExit as end:
         return int(end.code or 0)
     return 0
+
+
+def test_the_command_line_alone_imports_no_torch() -> None:
+    """It starts quickly, and sets what torch's threads read when torch is imported."""
+    code = (
+        "import os, sys; from treegrpo.cli import main; main.run = lambda app: None; main.main(); "
+        "print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "PASSIVE"], done.stderr
 
 
 def test_version_and_list(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -100,6 +100,22 @@ def test_a_call_that_fails_changes_nothing(folder: Path) -> None:
     assert agent.act([follow]) == other.act([follow])
 
 
+def test_a_cut_action_is_closed_and_what_followed_is_read(folder: Path) -> None:
+    """The context is what the trainer would see: prompt, action, forced end, observation."""
+    agent, env = _agent(folder, max_action_tokens=3), make(ENV)
+    delta = env.reset(seed=0)[1]["messages"]
+    chat, core = agent._chat, core_of(env)
+    opening = chat.opening_ids(delta, core.tool_schemas())
+    [text] = agent.act([EpisodeView("0/0", 0, core, delta)])
+    context = agent._contexts["0/0"]
+    assert context.length == len(opening) + 3  # no stop token among three: it was cut
+    follow = env.step(text)[4]["messages"]
+    agent.act([EpisodeView("0/0", 0, core, follow)])
+    observed = len(chat.observation_ids(follow))
+    assert agent._contexts["0/0"].length == len(opening) + 3 + 1 + observed + 3
+    assert agent.finish("0/0") == 6
+
+
 def test_an_ended_episode_is_forgotten_and_its_tokens_told(folder: Path) -> None:
     agent, env = _agent(folder, max_action_tokens=5), make(ENV)
     delta = env.reset(seed=0)[1]["messages"]

@@ -88,11 +88,11 @@ def test_numbers_out_of_range_are_usage_errors(call: Call, tmp_path: Path, optio
 
 
 def test_env_args_are_json_where_they_parse() -> None:
-    found = parse_env_args(["max_turns=6", "path=a=b", "fast=true", "name=xml"])
-    assert found == {"max_turns": 6, "path": "a=b", "fast": True, "name": "xml"}
+    found = parse_env_args(["top_k=3", "path=a=b", "fast=true", "name=xml"])
+    assert found == {"top_k": 3, "path": "a=b", "fast": True, "name": "xml"}
 
 
-@pytest.mark.parametrize("pairs", [["max_turns"], ["=6"], ["a=1", "a=2"]])
+@pytest.mark.parametrize("pairs", [["top_k"], ["=3"], ["a=1", "a=2"]])
 def test_wrong_env_args_are_refused(pairs: list[str]) -> None:
-    with pytest.raises(TreegrpoError, match="Write --env-arg max_turns=6"):
+    with pytest.raises(TreegrpoError, match="Write --env-arg top_k=3"):
         parse_env_args(pairs)

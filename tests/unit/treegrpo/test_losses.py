@@ -115,7 +115,8 @@ def test_first_step_gradient_is_reinforce() -> None:
     assert torch.equal(gradient(result, logp_E), expected)
     numbers = summarise([result.metrics])
     assert numbers["clip_share"] == numbers["kl_sampler"] == numbers["max_abs_log_ratio"] == 0
-    assert numbers["ratio_mean"] == pytest.approx(float(edges.weight_E.sum()))
+    assert float(edges.weight_E.sum()) < 0.9, "part of the batch may be left out"
+    assert numbers["ratio_mean"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("name", ["grpo", "sft"])

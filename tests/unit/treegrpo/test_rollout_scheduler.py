@@ -57,6 +57,17 @@ def test_a_fork_goes_on_where_its_node_stands() -> None:
             assert tree.episode_reward(leaf) == pytest.approx(words.count("green") / 3)
 
 
+@pytest.mark.parametrize(
+    ("said", "first_observed"), [("red", ord("d")), ("red\x01", 0), ("greengreen", 0)]
+)
+def test_a_turn_is_closed_however_it_ended(said: str, first_observed: int) -> None:
+    """By the end-of-turn token, by end-of-text, or by the limit of tokens."""
+    grown = grow(lambda text, seed: said, turns=2)
+    nodes = [node for question in grown.questions for tree in question for node in tree.nodes[1:]]
+    observed = {node.observation_ids[0] for node in nodes if node.observation_ids}
+    assert observed == {first_observed}
+
+
 def dice(grown: Grown, turn: int) -> list[list[str]]:
     """Return, by question, what the die showed in a turn."""
     return [

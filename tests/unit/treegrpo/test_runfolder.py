@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from treegrpo.checkpoint import CheckpointError, Position, save_checkpoint
+from treegrpo.checkpoint import Position, save_checkpoint
 from treegrpo.config import TrainConfig, digest
-from treegrpo.runfolder import RunFolder, RunFolderError, is_same_run, read_rows, write_text
+from treegrpo.runfolder import RunFolder, RunFolderError, read_rows, recorded_settings, write_text
 from treegrpo.tree import Tree, read_trees
 
 CONFIG = TrainConfig(model="m", env="e")
@@ -66,23 +66,26 @@ def test_a_resume_drops_what_will_be_done_again_and_a_torn_line(tmp_path: Path, 
 def test_a_new_run_refuses_the_folder_of_another(tmp_path: Path) -> None:
     folder_of(tmp_path / "rows", 1)
     save_checkpoint(tmp_path / "point" / "checkpoint", Position(next_step=1), {})
-    for name in ("rows", "point"):
-        with pytest.raises(RunFolderError, match="a run is there already"):
+    (tmp_path / "other" / "model").mkdir(parents=True)
+    (tmp_path / "other" / "model" / "notes.txt").write_text("mine")
+    for name in ("rows", "point", "other"):
+        with pytest.raises(RunFolderError, match="would be overwritten"):
             RunFolder(tmp_path / name, CONFIG, resume_at=None)
+    assert (tmp_path / "other" / "model" / "notes.txt").read_text() == "mine"
     assert len(read_rows(tmp_path / "rows" / "metrics.jsonl")) == 1
     folder_of(tmp_path / "killed before its first step", 0)
     folder_of(tmp_path / "killed before its first step", 1)
 
 
 def test_the_run_in_a_folder(tmp_path: Path) -> None:
-    assert not is_same_run(tmp_path, CONFIG)
+    assert recorded_settings(tmp_path) is None
     folder_of(tmp_path, 0)
-    assert is_same_run(tmp_path, CONFIG.model_copy(update={"out": "elsewhere"}))
-    with pytest.raises(CheckpointError, match="seed was 0, now 1"):
-        is_same_run(tmp_path, CONFIG.model_copy(update={"seed": 1}))
+    assert recorded_settings(tmp_path) == CONFIG.model_dump(mode="json")
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(RunFolderError, match=r"config\.json' cannot be read"):
-        is_same_run(tmp_path, CONFIG)
+        recorded_settings(tmp_path)
+    with pytest.raises(RunFolderError, match=r"config\.json' cannot be read"):
+        RunFolder(tmp_path, CONFIG, resume_at=None)
 
 
 def test_a_full_disk_leaves_whole_rows(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_steps_given_to_run_are_the_length_of_a_run_that_has_none(
     rows = open_ended.run(steps=2)
     assert rows == Trainer(config_of(model, tmp_path / "b", steps=2)).run()
     assert json.loads((tmp_path / "a" / "config.json").read_text())["config"]["steps"] == 2
+    assert Trainer(**given, resume=True).run() == [], "the same code resumes"
     with pytest.raises(TreegrpoError, match=r"run\(steps=1\) asked for, but 0 of 2 steps"):
         open_ended.run(steps=1)
 
@@ -122,7 +123,7 @@ def test_a_run_killed_before_its_first_checkpoint_resumes_from_the_start(
     with pytest.raises(KeyboardInterrupt):
         Trainer(config).run(on_step=stop)
     assert not (tmp_path / "run" / "checkpoint").exists()
-    with pytest.raises(RunFolderError, match="a run is there"):
+    with pytest.raises(RunFolderError, match="would be overwritten"):
         Trainer(config)
     assert Trainer(config, resume=True).run() == rows
 
@@ -190,6 +191,7 @@ def test_kl_to_the_reference_is_zero_at_first_and_then_grows(model: str, tmp_pat
         ({"split": "dev"}, UnknownSplit, "dev"),
         ({"credit": "grup"}, UnknownOption, "group"),
         ({"loss": "grop"}, UnknownOption, "grpo"),
+        ({"loss": "sft"}, TreegrpoError, "imitate failures"),
         ({"normaliser": "mean"}, UnknownOption, "token_mean"),
         ({"env_kwargs": {"turn": 1}}, UnknownOption, "turns"),
         ({"difficulty": 9}, TreegrpoError, "9"),
