@@ -58,36 +58,17 @@ def check_place(out: Path) -> None:
     Raises:
         BundleError: `out` exists, or its place cannot be written.
     """
-    with contextlib.suppress(_OnlyTrying), staging(out):
-        raise _OnlyTrying
-
-
-class _OnlyTrying(Exception):
-    """Leaves `staging` without a bundle."""
+    _make_part(out).rmdir()
 
 
 @contextlib.contextmanager
 def staging(out: Path) -> Generator[Path]:
     """Yield a folder beside `out` that becomes `out` at the end, or vanishes on any error.
 
-    The folder is always `.NAME.part`: what a killed process left there goes first.
-
     Raises:
         BundleError: `out` exists, or its place cannot be written.
     """
-    if out.exists() or out.is_symlink():
-        raise BundleError(
-            f"A bundle at '{out}' asked for, but that path exists already. "
-            "Give another path, or move the old bundle away; bundles are never overwritten."
-        )
-    folder = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir()
-    except OSError as error:
-        raise _unwritable(out, error) from error
+    folder = _make_part(out)
     try:
         yield folder
         _sync_folder(folder)
@@ -97,6 +78,24 @@ def staging(out: Path) -> Generator[Path]:
         raise _unwritable(out, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_part(out: Path) -> Path:
+    """Return a new, empty `.NAME.part`; one that a killed process left behind goes first."""
+    if out.exists() or out.is_symlink():
+        raise BundleError(
+            f"A bundle at '{out}' asked for, but that path exists already. "
+            "Give another path, or move the old bundle away; bundles are never overwritten."
+        )
+    try:
+        folder = out.with_name(f".{out.name}.part")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+    except (OSError, ValueError) as error:
+        raise _unwritable(out, error) from error
+    return folder
 
 
 def write_bundle(
@@ -265,9 +264,10 @@ def _altered(path: Path, why: str) -> BundleError:
     )
 
 
-def _unwritable(out: Path, error: OSError) -> BundleError:
+def _unwritable(out: Path, error: OSError | ValueError) -> BundleError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else error
     return BundleError(
-        f"A bundle at '{out}' asked for, but it cannot be written: {error.strerror or error}. "
+        f"A bundle at '{out}' asked for, but it cannot be written: {why}. "
         "Nothing was left behind; give a path with space and write permission."
     )
 

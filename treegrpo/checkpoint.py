@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from treegrpo.config import TrainConfig
 from treegrpo.envs.digest import digest_bytes
 from treegrpo.envs.errors import TreegrpoError
+from treegrpo.runfolder import sync
 
 _PREFIX = "step-"
 
@@ -134,15 +135,6 @@ def require_same_run(then: Mapping[str, Any], config: TrainConfig, where: Path) 
 def has_checkpoint(folder: Path) -> bool:
     """Return whether there is a checkpoint to resume from."""
     return bool(_checkpoints(folder))
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

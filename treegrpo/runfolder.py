@@ -17,7 +17,6 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from treegrpo.checkpoint import sync
 from treegrpo.config import TrainConfig, digest
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.tree import Tree
@@ -173,6 +172,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break  # the writer was killed in the middle of this line
     return rows
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

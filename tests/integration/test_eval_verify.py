@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,15 @@ from treegrpo.leaderboards.agents import scripted_agent
 from treegrpo.leaderboards.evaluate import evaluate
 evaluate(scripted_agent("random"), sys.argv[1], split="test", num_tasks=4, trials=2, seed=11,
          out=sys.argv[2])
+"""
+KILLED = """
+import os, signal, sys
+from treegrpo.leaderboards import bundle
+from treegrpo.leaderboards.agents import scripted_agent
+from treegrpo.leaderboards.evaluate import evaluate
+bundle.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # the first file is written
+evaluate(scripted_agent("null"), "treegrpo/SearchQA-v0", split="test", num_tasks=2, trials=1,
+         seed=0, out=sys.argv[1])
 """
 VERIFY = """
 import sys
@@ -95,3 +105,16 @@ def test_a_forger_who_recomputes_every_hash_is_found(tmp_path: Path, env_id: str
     report = verify(forged)
     assert [outcome.outcome for outcome in report.outcomes] == ["diverged"] * 3
     assert "field reward: recorded 1.0, replayed 0.0" in str(report.first_difference)
+
+
+def test_a_kill_while_writing_is_cleaned_up_by_the_next_call(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "bundle")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == [".bundle.part"]
+    evaluate(
+        scripted_agent("null"), ENVS[0], split="test", num_tasks=2, trials=1, seed=0,
+        out=tmp_path / "bundle",
+    )  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert verify(tmp_path / "bundle").verified

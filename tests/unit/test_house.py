@@ -156,7 +156,9 @@ def test_after_importing_everything_no_bare_folder_name_is_loaded() -> None:
     assert loaded == "[]"
 
 
-@pytest.mark.parametrize("module", ["treegrpo.envs", "treegrpo.leaderboards", "treegrpo.config"])
+@pytest.mark.parametrize(
+    "module", ["treegrpo.envs", "treegrpo.leaderboards", "treegrpo.config", "treegrpo.cli.main"]
+)
 def test_floors_load_without_torch(module: str) -> None:
     heavy = run_python(
         f"import sys, {module}\nprint(sorted({{'torch', 'transformers'}} & set(sys.modules)))"

@@ -5,6 +5,9 @@ one operation on three things, the tree node, the environment's snapshot after i
 engine's context there. Trees do not wait for each other: a tree is forked as soon as its own
 round is over, and its forks join the batch of whatever else is running.
 
+Simplification: a step is synchronous. The batch is sampled to the end of its longest action,
+then the environments answer one after the other.
+
 Every random draw has a stream of its own, named by question, tree, branch and depth, so the
 order of completion and the make-up of batches never change a result.
 """

@@ -128,6 +128,32 @@ def test_a_function_that_takes_anything_is_given_anything() -> None:
     assert isinstance(make("tests/Made-v0", format="xml").unwrapped, Sum)
 
 
+def make_refused(*, trouble: str = "", error: str = "TypeError") -> Sum:
+    """Raise what a constructor may raise."""
+    raise {"TypeError": TypeError, "KeyError": KeyError, "OSError": OSError}[error](trouble)
+
+
+@pytest.mark.parametrize("error", ["TypeError", "KeyError", "OSError"])
+def test_what_a_constructor_raises_is_one_message(error: str) -> None:
+    register("tests/Refused-v0", f"{__name__}:make_refused")
+    with pytest.raises(TreegrpoError) as caught:
+        make("tests/Refused-v0", trouble="a text was wanted", error=error)
+    assert str(caught.value).replace("'a text was wanted'. ", "a text was wanted. ") == (
+        "Environment 'tests/Refused-v0' with the options {'trouble': 'a text was wanted', "
+        f"'error': '{error}'}} asked for, but it cannot be made: {error}: a text was wanted. "
+        "Give each option a value that it can use."
+    )
+    with pytest.raises(TreegrpoError, match=r"cannot be made: TypeError: \. Correct its const"):
+        make("tests/Refused-v0")
+
+
+def test_what_a_constructor_refuses_in_our_words_passes_through() -> None:
+    with pytest.raises(UnknownOption, match="^horizon 'longer' asked for"):
+        make("treegrpo/SQL-v0", horizon="longer")
+    with pytest.raises(TreegrpoError, match=r"SearchQA-v0' with the options {'data': 3} asked"):
+        make("treegrpo/SearchQA-v0", data=3)
+
+
 class Point:
     """Stands for an entry point of another package."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from treegrpo.envs.errors import UnknownOption
 from treegrpo.envs.suite.search_qa.env import NOTHING_FOUND, SearchQAEnv
 from treegrpo.envs.suite.search_qa.oracle import FAVOURITE_MISTAKES, Demonstrator, Mistakes
 from treegrpo.envs.suite.search_qa.tasks import NUM_WORLDS
@@ -91,6 +93,25 @@ def test_top_k_bounds_what_is_shown() -> None:
     relation, subject = env.task.data["relations"][0], env.task.data["subject"]
     observation, *_ = env.step(env.encode_call("search", query=f"{relation} of {subject}"))
     assert observation.count(".") == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"top_k": "abc"}, r"top_k='abc' of SearchQA asked for; .* Give a whole number"),
+        ({"top_k": 0}, "top_k=0 .* at least 1"),
+        ({"top_k": -1}, "top_k=-1 .* at least 1"),
+        ({"top_k": 2.0}, "top_k=2.0 .* whole number"),
+        ({"top_k": True}, "top_k=True .* whole number"),
+        ({"corpus": "c.jsonl"}, "corpus='c.jsonl' .* no data was given .* leave corpus out"),
+        ({"source_format": "nq"}, "source_format='nq' .* no data was given .* Give data="),
+        ({"source_format": 3}, "source_format=3 .* no data was given"),
+        ({"data": "x.json", "source_format": "ng"}, "'ng'.* Did you mean 'nq'"),
+    ],
+)
+def test_option_values_that_mean_nothing_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UnknownOption, match=says):
+        SearchQAEnv(**options)
 
 
 def test_wrong_answer_scores_nothing() -> None:

@@ -17,7 +17,7 @@ from tests.unit.leaderboards.toy import TOY, forge
 from treegrpo.envs.digest import digest_bytes
 from treegrpo.leaderboards import bundle as bundles
 from treegrpo.leaderboards.agents import scripted_agent
-from treegrpo.leaderboards.bundle import read_bundle, sealed_manifest, staging
+from treegrpo.leaderboards.bundle import check_place, read_bundle, sealed_manifest, staging
 from treegrpo.leaderboards.errors import BundleError
 from treegrpo.leaderboards.evaluate import evaluate
 
@@ -198,6 +198,25 @@ def test_staging_is_all_or_nothing(tmp_path: Path) -> None:
         assert not (tmp_path / "new" / "out").exists()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
     assert (tmp_path / "new" / "out" / "a").read_text() == "whole"
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".out.part").mkdir()
+    (tmp_path / ".out.part" / "old").write_text("half")
+    with staging(tmp_path / "out") as folder:
+        assert folder == tmp_path / ".out.part"
+        (folder / "a").write_text("whole")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "a"]
+
+
+def test_trying_a_place_leaves_nothing_and_refuses_what_staging_refuses(tmp_path: Path) -> None:
+    (tmp_path / ".out.part").mkdir()
+    check_place(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for place, says in (("file", "exists already"), ("file/out", "cannot be written")):
+        with pytest.raises(BundleError, match=says):
+            check_place(tmp_path / place)
 
 
 def test_a_dangling_link_is_not_written_through(tmp_path: Path) -> None:

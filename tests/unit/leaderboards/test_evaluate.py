@@ -193,6 +193,18 @@ def test_an_existing_path_is_never_overwritten(tmp_path: Path) -> None:
     assert list((tmp_path / "b").iterdir()) == []
 
 
+def test_nothing_is_on_disk_while_episodes_are_played(tmp_path: Path) -> None:
+    found: list[Path] = []
+
+    def look(view: EpisodeView) -> str:
+        found.extend(tmp_path.iterdir())
+        return view.env.oracle()
+
+    run(tmp_path / "b", ToyAgent(look))
+    assert found == []
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
 def test_stopping_by_hand_leaves_nothing_behind(tmp_path: Path) -> None:
     def stop(view: EpisodeView) -> str:
         raise KeyboardInterrupt

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,26 @@ def test_the_run_in_a_folder(tmp_path: Path) -> None:
         recorded_settings(tmp_path)
     with pytest.raises(RunFolderError, match=r"config\.json' cannot be read"):
         RunFolder(tmp_path, CONFIG, resume_at=None)
+
+
+def test_metrics_go_to_tensorboard_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[object, ...]] = []
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            told.append((folder, purge_step))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            told.append((name, value, step))
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    monkeypatch.setattr(module, "SummaryWriter", Writer, raising=False)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr("treegrpo.runfolder.find_spec", lambda name: name == "tensorboard")
+    RunFolder(tmp_path, CONFIG, resume_at=4).metrics(4, {"loss": 0.5, "end_reasons": {"a": 1}})
+    assert told == [(str(tmp_path / "tensorboard"), 4), ("loss", 0.5, 4)]
 
 
 def test_a_full_disk_leaves_whole_rows(tmp_path: Path) -> None:
