@@ -1,4 +1,4 @@
-"""Every registered environment keeps the contract; a new one is tested by being registered."""
+"""Every environment of the suite keeps the contract; a new one is tested by being registered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from treegrpo.envs.digest import digest
 from treegrpo.envs.recorder import Recorder, replay
 from treegrpo.envs.snapshot import core_of
 
-ENVS = list_envs()
+# Other test modules may have registered toys by now; they are tested there.
+ENVS = [id for id in list_envs() if id.startswith("treegrpo/")]
 TASKS = 20
 
 

@@ -148,7 +148,7 @@ def test_what_a_constructor_raises_is_one_message(error: str) -> None:
 
 
 def test_what_a_constructor_refuses_in_our_words_passes_through() -> None:
-    with pytest.raises(UnknownOption, match="^horizon 'longer' asked for"):
+    with pytest.raises(UnknownOption, match=r"^horizon 'longer' asked for"):
         make("treegrpo/SQL-v0", horizon="longer")
     with pytest.raises(TreegrpoError, match=r"SearchQA-v0' with the options {'data': 3} asked"):
         make("treegrpo/SearchQA-v0", data=3)

@@ -277,5 +277,6 @@ def test_every_option_is_read_by_the_trainer() -> None:
     package = Path(treegrpo.__file__).parent
     files = [file for file in package.rglob("*.py") if file.name != "config.py"]
     source = "\n".join(file.read_text(encoding="utf-8") for file in files)
-    unread = [name for name in OPTIONS if not re.search(rf"(config|settings|options)\.{name}\b", source)]
+    pattern = r"(config|settings|options)\.{}\b"
+    unread = [name for name in OPTIONS if not re.search(pattern.format(name), source)]
     assert unread == []
