@@ -86,12 +86,13 @@ def make(id: str, **kwargs: Any) -> gymnasium.Env[str, str]:
     except TreegrpoError:
         raise
     except Exception as error:
+        given = {name: kwargs[name] for name in kwargs if name != "disable_env_checker"}
         # Gymnasium adds id and options to a TypeError, as the message below does for every error.
         fault = str(error).partition(" was raised from the environment creator")[0]
-        to_do = "Give each option a value that it can use" if kwargs else "Correct its constructor"
+        to_do = "Give each option a value that it can use" if given else "Correct its constructor"
         raise TreegrpoError(
-            f"Environment '{spec.id}' with the options {kwargs} asked for, but it cannot be made: "
-            f"{type(error).__name__}: {fault.rstrip('.')}. {to_do}."
+            f"Environment '{spec.id}' with the options {given} asked for, but it cannot be made: "
+            f"{fault.rstrip('.')} ({type(error).__name__}). {to_do}."
         ) from error
 
 

@@ -93,9 +93,9 @@ def _make_part(out: Path) -> Path:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
-    except (OSError, ValueError) as error:
+        return folder
+    except OSError as error:
         raise _unwritable(out, error) from error
-    return folder
 
 
 def write_bundle(
@@ -264,10 +264,9 @@ def _altered(path: Path, why: str) -> BundleError:
     )
 
 
-def _unwritable(out: Path, error: OSError | ValueError) -> BundleError:
-    why = error.strerror if isinstance(error, OSError) and error.strerror else error
+def _unwritable(out: Path, error: OSError) -> BundleError:
     return BundleError(
-        f"A bundle at '{out}' asked for, but it cannot be written: {why}. "
+        f"A bundle at '{out}' asked for, but it cannot be written: {error.strerror or error}. "
         "Nothing was left behind; give a path with space and write permission."
     )
 

@@ -1,6 +1,6 @@
 """The one configuration of the trainer, and how it is read.
 
-    config = load_config(Path("run.toml"), ["lr=3e-4", "env_kwargs.max_turns=6"])
+    config = load_config(Path("run.toml"), ["lr=3e-4", "env_kwargs.top_k=3"])
 
 Sources, each overriding the one before: the defaults below, `base`, the TOML file, the
 `key=value` overrides. A key that does not exist, a value out of range and a setting that has

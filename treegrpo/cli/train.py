@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,9 +12,6 @@ from rich.table import Table
 from treegrpo.cli.errors import stopping
 from treegrpo.cli.progress import Bar, TrainingNotes, quiet, say
 from treegrpo.config import ConfigError, TrainConfig, load_config
-
-if TYPE_CHECKING:
-    from treegrpo.trainer import Trainer
 
 _SHOWN = (
     "success_rate", "reward_mean", "sampled_tokens_total", "tool_calls_total", "sharing_ratio",
@@ -62,9 +59,10 @@ def _train(config: TrainConfig, *, resume: bool, console: Console) -> None:
 
     find_spec(config.env)  # an unknown id shows now, not after seconds of imports
     from treegrpo.runfolder import read_rows
+    from treegrpo.trainer import Trainer
 
     quiet()
-    trainer = _make_trainer(config, resume=resume)
+    trainer = Trainer(config, resume=resume)
     metrics = Path(config.out) / "metrics.jsonl"
     earlier = [row["success_rate"] for row in read_rows(metrics)]
     with Bar(console, "training") as bar:
@@ -74,19 +72,6 @@ def _train(config: TrainConfig, *, resume: bool, console: Console) -> None:
     else:
         say(console, f"Nothing was left to do: all {config.steps} steps are done.")
     say(console, f"Model: {config.out}/model\nRun folder: {config.out}")
-
-
-def _make_trainer(config: TrainConfig, *, resume: bool) -> Trainer:
-    """Return the trainer; a value that the environment cannot use is the user's error."""
-    from treegrpo.trainer import Trainer
-
-    try:
-        return Trainer(config, resume=resume)
-    except TypeError:
-        from treegrpo.leaderboards.environment import open_env
-
-        open_env(config.env, config.env_kwargs).close()  # names the option, if that was it
-        raise
 
 
 def last_step_table(rows: list[dict[str, Any]]) -> Table:

@@ -138,12 +138,12 @@ def test_what_a_constructor_raises_is_one_message(error: str) -> None:
     register("tests/Refused-v0", f"{__name__}:make_refused")
     with pytest.raises(TreegrpoError) as caught:
         make("tests/Refused-v0", trouble="a text was wanted", error=error)
-    assert str(caught.value).replace("'a text was wanted'. ", "a text was wanted. ") == (
+    assert str(caught.value).replace("made: 'a text was wanted'", "made: a text was wanted") == (
         "Environment 'tests/Refused-v0' with the options {'trouble': 'a text was wanted', "
-        f"'error': '{error}'}} asked for, but it cannot be made: {error}: a text was wanted. "
+        f"'error': '{error}'}} asked for, but it cannot be made: a text was wanted ({error}). "
         "Give each option a value that it can use."
     )
-    with pytest.raises(TreegrpoError, match=r"cannot be made: TypeError: \. Correct its const"):
+    with pytest.raises(TreegrpoError, match=r"cannot be made: .*TypeError.* Correct its const"):
         make("tests/Refused-v0")
 
 
@@ -151,7 +151,7 @@ def test_what_a_constructor_refuses_in_our_words_passes_through() -> None:
     with pytest.raises(UnknownOption, match=r"^horizon 'longer' asked for"):
         make("treegrpo/SQL-v0", horizon="longer")
     with pytest.raises(TreegrpoError, match=r"SearchQA-v0' with the options {'data': 3} asked"):
-        make("treegrpo/SearchQA-v0", data=3)
+        make("treegrpo/SearchQA-v0", data=3, disable_env_checker=True)
 
 
 class Point:
