@@ -256,7 +256,10 @@ CASES: dict[str, tuple[Sequence[str], tuple[str, str, str]]] = {
     "out is a file": ([*TRAIN, "out=file"], ("'file", "failed", "another folder")),
     "out below a file": ([*TRAIN, "out=file/run"], ("file/run", "failed", "another folder")),
     "out where nobody writes": ([*TRAIN, "out=/proc/x"], ("/proc/x", "failed", "another folder")),
-    "out holds another run": ([*TRAIN, "out=run"], ("'run' was asked", "would be overwritten", "Resume")),
+    "out holds another run": (
+        [*TRAIN, "out=run"],
+        ("'run' was asked", "would be overwritten", "Resume"),
+    ),
     "resume of nothing": (
         [*TRAIN, "out=fresh", "--resume"], ("'fresh", "no checkpoint", "without resume"),
     ),
