@@ -39,14 +39,16 @@ clean: ## remove .venv, caches and build output; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# compat: a path entry, so that a script beside the clone does not find the clone's folder
+# `treegrpo` as an empty namespace package before the package in it.
 # Two stamps, so that a demo does not wait for the test tools. Each is renewed when the
 # dependencies change.
 $(CORE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("treegrpo needs Python >= 3.11, and $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e .
+	$(BIN)/python -m pip install -c constraints.txt --config-settings editable_mode=compat -e .
 	@touch $@
 
 $(DEV): $(CORE)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -c constraints.txt --config-settings editable_mode=compat -e '.[dev]'
 	@touch $@

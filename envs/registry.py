@@ -115,7 +115,8 @@ def find_spec(id: str) -> EnvSpec:
         except ImportError as error:
             raise UnknownEnv(
                 f"Environment '{id}' asked for; its module cannot be imported: {error}. "
-                "Check the spelling, or install the package."
+                "Check the spelling, or install the package; for a file in this folder, put the "
+                "folder on the path: PYTHONPATH=. treegrpo ..."
             ) from error
     if name not in gymnasium.registry:
         load_plugins()

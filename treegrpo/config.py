@@ -156,7 +156,7 @@ def load_config(
 
     Raises:
         ConfigError: a file that cannot be read, an unknown key, a value that is not allowed;
-            the message names every problem at once.
+            the message names every unknown key, or else every wrong value.
     """
     values: dict[str, Any] = {}
     for source in (base or {}, _read_toml(toml_path), _parse_overrides(overrides)):

@@ -67,8 +67,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(str(part))
+        write_model(model, tokenizer, part)
         if folder.exists():
             shutil.rmtree(folder)
         part.replace(folder)
@@ -80,6 +79,15 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def write_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the files of a Hugging Face folder, readable by whom the folder is."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(str(folder))
+    for file in folder.iterdir():
+        # safetensors makes its files for the owner only, and published models are read by all.
+        file.chmod(file.stat().st_mode | (folder.stat().st_mode & 0o044))
 
 
 def pick_device(name: str) -> torch.device:
@@ -104,6 +112,11 @@ def _is_local(name: str) -> bool:
     path = Path(name)
     if not (path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
         return False
+    if (path / "model" / "config.json").is_file():
+        raise ModelNotFound(
+            f"Model '{name}' asked for, but that is a run's folder. Did you mean "
+            f"'{path / 'model'}'?"
+        )
     if not (path / "config.json").is_file():
         found = "there is no such folder"
         if path.exists():

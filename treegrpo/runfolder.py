@@ -141,7 +141,7 @@ def require_free(path: Path) -> None:
     if taken:
         raise RunFolderError(
             f"A new run in '{path}' was asked for, but {', '.join(taken)} would be overwritten "
-            "there. Resume that run if it is one, or choose another folder with out=DIR."
+            "there. Resume that run (--resume), or choose another folder (--out DIR)."
         )
 
 

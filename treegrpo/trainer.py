@@ -36,7 +36,7 @@ from treegrpo.engine.hf import HFEngine
 from treegrpo.envs.digest import stable_seed
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.registry import make
-from treegrpo.loading import load_model
+from treegrpo.loading import load_model, write_model
 from treegrpo.losses import LossOptions, get_loss, summarise
 from treegrpo.metrics import rollout_metrics, update_metrics
 from treegrpo.rollout import EnvironmentPool, Grown, Question, RolloutSettings, Scheduler
@@ -174,8 +174,7 @@ class Trainer:
 
     def save_model(self, folder: Path) -> None:
         """Write the model and its tokenizer as a Hugging Face folder."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(str(folder))
+        write_model(self.model, self.tokenizer, folder)
 
     def close(self) -> None:
         """Close the environments; the model and the run folder stay usable."""

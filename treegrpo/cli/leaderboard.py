@@ -15,9 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from treegrpo.envs.errors import TreegrpoError, UnknownOption, suggest
 from treegrpo.leaderboards import store as stores
 from treegrpo.leaderboards.agents import SCRIPTED, Agent, scripted_agent
+from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.errors import Unverified
 from treegrpo.leaderboards.evaluate import evaluate
 from treegrpo.leaderboards.render import leaderboard_table, plain, summary_table
+from treegrpo.leaderboards.summary import summarise
 from treegrpo.leaderboards.verify import verify
 
 FolderAgent = Callable[[Path], Agent]
@@ -107,6 +109,13 @@ def verify_command(bundle: BundlePath, trust_module: TrustModule = False) -> Non
             f"Verifying '{bundle}' asked for, but the replay differs: {report.first_difference}. "
             "Do not rank this bundle; evaluate again with this version."
         )
+    summary = summarise(read_bundle(bundle))
+    console.print(
+        plain(
+            f"Verified: {summary.agent} on {summary.env_id} ({summary.split}), success "
+            f"{summary.success}"
+        )
+    )
 
 
 @leaderboard_app.command("table")

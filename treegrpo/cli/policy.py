@@ -97,11 +97,14 @@ class PolicyAgent:
 def load_policy(folder: Path) -> PolicyAgent:
     """Return the agent of a Hugging Face folder, sampling at temperature 1.
 
+    Its name is the folder's; for the folder `model` of a run, the run's.
+
     Raises:
         TreegrpoError: no model there, or one whose chat template or cache cannot be used.
     """
     model, tokenizer = load_model(str(folder))
-    name = folder.resolve().name
+    path = folder.resolve()
+    name = path.parent.name if path.name == "model" else path.name
     return PolicyAgent(model, tokenizer, name=name, weights_digest=folder_digest(folder))
 
 
