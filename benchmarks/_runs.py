@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from benchmarks._record import commit
 from benchmarks._settings import (
     ALGORITHMS,
     Algorithm,
@@ -48,11 +49,12 @@ def finished_runs(
     Runs of one setting and seed share a worker process, one after the other, and each process
     computes with one thread: their seconds can be compared.
     """
+    code = commit()  # now: files may change while the workers go on with what they loaded
     jobs = [(setting, seed) for seed in seeds for setting in settings]
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_begin_worker
     ) as pool:
-        futures = [pool.submit(both_runs, setting, seed, cache) for setting, seed in jobs]
+        futures = [pool.submit(both_runs, setting, seed, cache, code) for setting, seed in jobs]
         for future in as_completed(futures):
             yield from future.result()
 
@@ -62,8 +64,11 @@ def _begin_worker() -> None:
     logging.disable_progress_bar()
 
 
-def both_runs(setting: Setting, seed: int, cache: Path) -> list[Row]:
-    """Return the runs of all algorithms from one warm start; what is missing is run now."""
+def both_runs(setting: Setting, seed: int, cache: Path, code: str) -> list[Row]:
+    """Return the runs of all algorithms from one warm start; what is missing is run now.
+
+    `code` is the commit that this process runs; it is noted with each new run.
+    """
     folder = cache / f"{setting.name}-{setting.digest()}"
     rows: list[Row] = []
     for algorithm in ALGORITHMS:
@@ -71,7 +76,7 @@ def both_runs(setting: Setting, seed: int, cache: Path) -> list[Row]:
         if not file.exists():
             warm = _warm_start(setting, seed, folder)
             row = train_run(setting, algorithm, seed, warm)
-            write_text(file, json.dumps(row) + "\n")
+            write_text(file, json.dumps({**row, "commit": code}) + "\n")
         rows.append(json.loads(file.read_text(encoding="utf-8")))
     return rows
 

@@ -48,7 +48,11 @@ def main(words: Sequence[str] | None = None) -> None:
         rows = _collect(settings, seeds, cache, options.workers, console)
     show(rows, console)
     if options.json is not None:
-        notes = {"settings": {s.name: dataclasses.asdict(s) for s in settings}}
+        notes = {
+            # Runs from the cache may be older than the checkout as it is now.
+            "commit": ", ".join(sorted({row["commit"] for row in rows})),
+            "settings": {s.name: dataclasses.asdict(s) for s in settings},
+        }
         write_record(
             options.json,
             question=QUESTION,

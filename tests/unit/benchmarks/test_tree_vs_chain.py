@@ -149,10 +149,21 @@ def test_finished_runs_are_not_run_again(tmp_path: Path, monkeypatch: pytest.Mon
     for algorithm in ALGORITHMS:
         (folder / f"{algorithm}-seed7.json").write_text(json.dumps({"algorithm": algorithm}))
     monkeypatch.setattr(_runs, "build_warm_start", fail)
-    assert both_runs(SEARCH, 7, tmp_path) == [{"algorithm": "chain"}, {"algorithm": "tree"}]
+    assert both_runs(SEARCH, 7, tmp_path, "abc") == [{"algorithm": "chain"}, {"algorithm": "tree"}]
     changed = dataclasses.replace(SEARCH, lr=1e-3)
     with pytest.raises(AssertionError, match="run again"):
-        both_runs(changed, 7, tmp_path)
+        both_runs(changed, 7, tmp_path, "abc")
+
+
+def test_each_run_notes_the_commit_it_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(setting: object, seed: int, folder: Path) -> None:
+        folder.mkdir(parents=True)
+
+    monkeypatch.setattr(_runs, "build_warm_start", build)
+    monkeypatch.setattr(_runs, "train_run", lambda _, algorithm, *rest: {"algorithm": algorithm})
+    rows = both_runs(SEARCH, 7, tmp_path, "abc")
+    assert rows == [{"algorithm": a, "commit": "abc"} for a in ALGORITHMS]
+    assert both_runs(SEARCH, 7, tmp_path, "later") == rows
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
