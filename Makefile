@@ -12,15 +12,15 @@ DEV := $(VENV)/.dev
 BENCHMARKS = $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check all bench clean
+.PHONY: help demo test check all bench docker-image clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(CORE) ## train an agent from nothing on this machine's CPU (about 4 minutes)
 	$(BIN)/treegrpo demo $(ARGS)
 
-test: $(DEV) ## every test that needs no GPU, Docker or network
+test: $(DEV) ## every test; those that need a GPU or Docker only where there is one
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(DEV) ## ruff, pyright, import directions, links of the docs
@@ -34,6 +34,9 @@ all: check test ## check and test
 bench: $(DEV) ## every benchmark in full; writes benchmarks/results/
 	set -e; for name in $(BENCHMARKS); do \
 	    $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json $(ARGS); done
+
+docker-image: ## treegrpo-sandbox:test for the tests, without a registry; needs root and debootstrap
+	bash sandboxes/docker/build_image.sh
 
 clean: ## remove .venv, caches and build output; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

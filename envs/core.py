@@ -50,6 +50,7 @@ from treegrpo.envs.errors import (
     EpisodeOver,
     GraderFailed,
     NoEpisode,
+    SandboxFailed,
     SnapshotUnsupported,
     UnknownOption,
     UnknownSplit,
@@ -185,6 +186,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         Raises:
             NoEpisode, EpisodeOver: out of turn.
             GraderFailed: score() raised, or gave a number that is not finite.
+            SandboxFailed: a sandbox that a tool or score() works in failed.
         """
         episode = self.episode
         if episode.ended:
@@ -375,6 +377,8 @@ class ToolEnv(gymnasium.Env[str, str]):
             result = self.score(state, transcript, episode.task)
             named = result if isinstance(result, Mapping) else {"score": result}
             components = {name: float(value) for name, value in named.items()}
+        except SandboxFailed:
+            raise
         except Exception as error:
             raise GraderFailed(f"score() of {self._env_id()} raised {error!r}") from error
         if not math.isfinite(sum(components.values())):

@@ -12,6 +12,7 @@
     +-- LawViolation              an environment breaks a law of the contract, with its name
 
     GraderFailed                  (RuntimeError) score() raised: not the agent's fault
+    SandboxFailed                 (RuntimeError) a sandbox of ours failed: not the agent's fault
 
 What an agent does wrong (a malformed call, an unknown tool, bad arguments) is never an
 exception: it is an observation.
@@ -74,6 +75,10 @@ class LawViolation(TreegrpoError):
 
 class GraderFailed(RuntimeError):
     """The environment's score() raised; the episode's outcome is unknown."""
+
+
+class SandboxFailed(RuntimeError):
+    """A sandbox failed under a tool or a grader; the episode's outcome is unknown."""
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from treegrpo.envs.errors import UnknownOption, suggest
+from treegrpo.envs.errors import SandboxFailed, UnknownOption, suggest
 from treegrpo.envs.formats import Parsed, ToolCall, get_format
 from treegrpo.envs.spaces import random_words
 from treegrpo.envs.tools import BadArguments, collect_tools
@@ -39,7 +39,11 @@ class Toolbox:
         return self.tools[call.name].cost if call.name in self.tools else 1
 
     def run(self, env: object, call: ToolCall) -> tuple[str, CallError | None]:
-        """Return the reply of `env` to a call, and the kind of error, if any."""
+        """Return the reply of `env` to a call, and the kind of error, if any.
+
+        Raises:
+            SandboxFailed: what the tool works on failed; the agent cannot help it.
+        """
         if call.name not in self.tools:
             known = ", ".join(self.tools)
             return f"Unknown tool '{call.name[:100]}'. Tools: {known}.", "unknown_tool"
@@ -49,6 +53,8 @@ class Toolbox:
             return f"Bad arguments: {error}", "bad_arguments"
         try:
             return str(getattr(env, call.name)(**valid)), None
+        except SandboxFailed:
+            raise
         except Exception as error:  # noqa: BLE001 - a tool's failure is the agent's observation
             return f"Tool '{call.name}' failed: {type(error).__name__}: {error}", "tool_error"
 

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from treegrpo.envs.core import Message, Task
 from treegrpo.envs.digest import digest
 from treegrpo.envs.episode import clean_text
-from treegrpo.envs.errors import GraderFailed
+from treegrpo.envs.errors import GraderFailed, SandboxFailed
 from treegrpo.envs.recorder import Recorder, decimal
 from treegrpo.envs.snapshot import core_of
 from treegrpo.leaderboards.bundle import episode_seed
@@ -108,6 +108,8 @@ class Play:
             self.live = not (terminated or truncated)
         except GraderFailed as error:
             self.fail("grader", error)
+        except SandboxFailed as error:
+            self.fail("sandbox", error)
         except Exception as error:  # noqa: BLE001 - the boundary: a crash is data
             self.fail("environment", error)
 

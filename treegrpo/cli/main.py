@@ -12,6 +12,7 @@ import treegrpo
 from treegrpo.cli import demo, train
 from treegrpo.cli.errors import run
 from treegrpo.cli.leaderboard import eval_command, leaderboard_app
+from treegrpo.cli.sandbox import sandbox_app
 from treegrpo.leaderboards.agents import Agent
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app.command("demo")(demo.demo_command)
 app.command("train")(train.train_command)
 app.command("eval")(eval_command(_folder_agent))
 app.add_typer(leaderboard_app, name="leaderboard")
+app.add_typer(sandbox_app, name="sandbox")
 
 
 @app.command("list")

@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium
 
 from treegrpo.envs.core import Message
-from treegrpo.envs.errors import GraderFailed, TreegrpoError
+from treegrpo.envs.errors import GraderFailed, SandboxFailed, TreegrpoError
 from treegrpo.envs.snapshot import Snapshot, core_of, snapshot
 from treegrpo.rollout.environments import EnvironmentPool
 from treegrpo.tree import Failure
@@ -109,6 +109,8 @@ def answer(
         return _step(env, action, before, tool_calls_left, keep)
     except GraderFailed as error:
         failure, fault = "grader", str(error)[:MAX_FAULT_CHARS]
+    except SandboxFailed as error:
+        failure, fault = "sandbox", str(error)[:MAX_FAULT_CHARS]
     except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
         failure, fault = "environment", _told(error)
     return Answer(

@@ -1,0 +1,85 @@
+"""What is planted on the host for attacks to find: secrets, and ears that hear a connection."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from treegrpo.sandboxes.base import Result
+
+MARK = "CANARY-"  # attacks spell it in two parts, so that their own code is no find
+VARIABLE = "TREEGRPO_CONFORMANCE_SECRET"
+
+
+@dataclass(frozen=True)
+class Bait:
+    """Secrets in the environment, in files and in this process, and listening sockets."""
+
+    secret: str
+    places: dict[str, str]  # what an attack's code writes -> where the bait is
+    ears: tuple[socket.socket, ...]
+
+    def found_in(self, result: Result) -> bool:
+        """Return whether any output of a result holds the secret."""
+        texts = (result.text, result.value or "", result.traceback or "", result.exception or "")
+        return any(self.secret in text for text in texts)
+
+    def visitors(self) -> tuple[str, ...]:
+        """Return who has reached the listening sockets since the last call."""
+        found: list[str] = []
+        for ear in self.ears:
+            try:
+                if ear.type == socket.SOCK_STREAM:
+                    connection, address = ear.accept()
+                    connection.close()
+                else:
+                    address = ear.recvfrom(99)[1]
+            except BlockingIOError:
+                continue
+            found.append(f"{ear.family.name} {address!r}")
+        return tuple(found)
+
+
+@contextmanager
+def planted() -> Iterator[Bait]:
+    """Yield bait: an environment variable, files at home and in /tmp, sockets of four kinds."""
+    secret = f"{MARK}{uuid.uuid4().hex}"
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", prefix="bait-"))
+        files = [Path(folder, "secret.txt"), Path.home() / f".bait-{uuid.uuid4().hex}"]
+        for file in files:
+            file.write_text(secret, encoding="ascii")
+            stack.callback(file.unlink, missing_ok=True)
+        os.environ[VARIABLE] = secret
+        stack.callback(os.environ.pop, VARIABLE, None)
+        path, name = f"{folder}/ear", f"treegrpo-{uuid.uuid4().hex}"
+        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        udp.bind(("127.0.0.1", 0))
+        unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+        unix.bind(path)
+        abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
+        abstract.bind(f"\0{name}")
+        for ear in (unix, abstract):
+            ear.listen()
+        ears = (tcp, udp, unix, abstract)
+        for ear in ears:
+            ear.setblocking(False)
+        os.chmod(path, 0o777)
+        os.chmod(folder, 0o755)
+        places = {
+            "@TMP_SECRET@": str(files[0]),
+            "@HOME_SECRET@": str(files[1]),
+            "@TCP@": str(tcp.getsockname()[1]),
+            "@UDP@": str(udp.getsockname()[1]),
+            "@UNIX@": path,
+            "@ABSTRACT@": name,
+            "@VARIABLE@": VARIABLE,
+        }
+        yield Bait(secret, places, ears)

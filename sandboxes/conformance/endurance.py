@@ -1,0 +1,242 @@
+"""Fork correctness, F8 to F13: identity, busy and dead states, many forks, crashes, libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from treegrpo.sandboxes.base import SandboxSpec
+from treegrpo.sandboxes.conformance.case import Bench, Case, Checks, NotHere, case_of, first_fork
+from treegrpo.sandboxes.conformance.leaks import commands_with, descendants, new_nonce
+from treegrpo.sandboxes.errors import (
+    CapacityExceeded,
+    SandboxBusy,
+    SandboxClosed,
+    SandboxDead,
+    SandboxError,
+    SandboxLost,
+)
+
+if TYPE_CHECKING:
+    from treegrpo.sandboxes import Sandbox
+
+# What a client does whose death must take everything along.
+CLIENT = (
+    "import sys\n"
+    "from treegrpo.sandboxes import SandboxSpec, open_backend\n"
+    "backend = open_backend('process')\n"
+    "root = backend.create(SandboxSpec.model_validate_json(sys.argv[1]))\n"
+    "forks = root.fork(3)\n"
+    "print(len(forks), flush=True)\n"
+    "forks[0].exec(['sleep', sys.argv[2]], timeout_s=600)\n"
+)
+SOLVE = "v = float(np.linalg.inv(m)[0, 0] + np.linalg.solve(m, m)[1, 1] + (m @ m.T).sum())"
+
+
+def f8_identity_survives(bench: Bench, check: Checks) -> None:
+    """Process ids, locks of logging, lock files and multiprocessing work in a fork."""
+    with bench.sandbox() as root:
+        check.runs(root, "import logging, multiprocessing, os, sys, threading")
+        check.runs(root, "logging.basicConfig(stream=sys.stdout, force=True); pid = os.getpid()")
+        check.runs(root, "n = open('pid', 'w').write(str(pid)); lock = threading.RLock()")
+        child = first_fork(root)
+        check.runs(child, "os.kill(os.getpid(), 0)")
+        check.value(repr(str(check.runs(root, "pid").value)), child, "open('pid').read()")
+        logged = check.runs(child, "logging.warning('kept %s', 1)")
+        check.same(b"WARNING:root:kept 1\n", logged.stdout, "a log line in a fork")
+        check.value("True", child, "threading.current_thread() is threading.main_thread()")
+        check.value("'MainProcess'", child, "multiprocessing.current_process().name")
+        check.value("0", child, "import subprocess; subprocess.run(['true']).returncode")
+        code = "pid = os.fork()\nif pid == 0: os._exit(4)\nstatus = os.waitpid(pid, 0)[1]"
+        check.value("4", child, f"{code}\nos.waitstatus_to_exitcode(status)")
+
+
+def f9_a_running_state_is_not_forked(bench: Bench, check: Checks) -> None:
+    """A fork while its state runs is refused as busy; a snapshot taken before goes on at once."""
+    with bench.sandbox() as box, ThreadPoolExecutor(1) as pool:
+        check.runs(box, "import time; x = 1")
+        kept = box.snapshot()
+        running = pool.submit(box.exec, "x = 2; time.sleep(0.6); x")
+        refusals = 0
+        while not running.done() and not refusals:
+            try:
+                for fork in box.fork():
+                    refusals += isinstance(fork, SandboxBusy)
+            except SandboxBusy:
+                refusals += 1
+            time.sleep(0.005)
+        check.same(1, refusals, "forks refused as busy")
+        check.value("1", kept, "x")
+        check.same("2", running.result(30).value, "the running step")
+
+
+def f10_dead_closed_and_evicted(bench: Bench, check: Checks) -> None:
+    """Dead and closed states refuse by their error; evicted ones fork, also amid evictions."""
+    with bench.sandbox() as root:
+        child, _ = root.step("x = [1]")
+        grandchild, _ = child.step("x.append(2)")
+        dead, _ = grandchild.step("import os; os.abort()")
+        check.raises(SandboxDead, lambda: first_fork(dead))
+        check.same(["dead"], [reason.kind for reason in dead.check()], "check() of a dead state")
+        dead.close()
+        check.raises(SandboxClosed, dead.fork)
+        for box in (grandchild, child):
+            box.evict()
+        check.value("[1, 2]", first_fork(grandchild), "x")
+
+        def evict_often() -> None:
+            for _ in range(10):
+                with contextlib.suppress(SandboxBusy):
+                    child.evict()
+
+        with ThreadPoolExecutor(1) as pool:
+            evictions = pool.submit(evict_often)
+            values: list[str | None] = []
+            while not evictions.done() or not values:
+                with contextlib.suppress(SandboxBusy):
+                    values.append(check.runs(first_fork(child), "x").value)
+            evictions.result(60)
+        check.same({"[1]"}, set(values), "forks during evictions")
+
+
+def f11_many_forks_of_one_state(bench: Bench, check: Checks) -> None:
+    """Hundreds of forks of one state are live at once, each with its own memory and files."""
+    count = bench.times(200)
+    with bench.sandbox() as root:
+        check.runs(root, "x = [0]; n = open('f', 'w').write('0')")
+        forks = [fork for fork in root.fork(count) if not isinstance(fork, SandboxError)]
+        check.same(count, len(forks), "forks")
+        for number, fork in enumerate(forks):
+            check.runs(fork, f"x.append({number}); n = open('f', 'a').write('{number}')")
+        for number in range(0, count, 9):
+            check.value(f"([0, {number}], '0{number}')", forks[number], "x, open('f').read()")
+        stats = root.tree.stats()
+        check.that(stats.live + stats.evicted >= count + 1, f"stats: {stats}")
+
+
+def f11_a_chain_of_forty(bench: Bench, check: Checks) -> None:
+    """Forty states behind one another, all kept, each hold their own memory and files."""
+    with bench.sandbox() as root:
+        check.runs(root, "x = [0]; n = open('f', 'w').write('.')")
+        chain: list[Sandbox] = [root]
+        for number in range(1, 41):
+            child, result = chain[-1].step(f"x.append({number}); n = open('f', 'a').write('.')")
+            check.same("ok", result.kind, f"step {number}: {result}")
+            chain.append(child)
+        for number in (40, 31, 20, 1, 0):
+            code = "len(x), x[-1], len(open('f').read())"
+            check.value(f"({number + 1}, {number}, {number + 1})", chain[number], code)
+        check.value("41", first_fork(chain[40]), "len(x)")
+
+
+def f11_budgets_are_kept(bench: Bench, check: Checks) -> None:
+    """Beyond max_states a fork is CapacityExceeded naming the limit, and the others are served."""
+    with bench.sandbox(max_states=6) as root:
+        forks = root.fork(10)
+        check.same(10, len(forks), "entries of a fork beyond the limit")
+        served = [fork for fork in forks if not isinstance(fork, SandboxError)]
+        refused = [fork for fork in forks if isinstance(fork, SandboxError)]
+        check.that(0 < len(served) <= 6, f"{len(served)} served of a limit of 6")
+        check.that(all(isinstance(e, CapacityExceeded) for e in refused), f"errors: {refused}")
+        check.that(bool(refused) and "6" in str(refused[0]), f"the limit's name: {refused[:1]}")
+        for fork in served:
+            check.value("2", fork, "1 + 1")
+        for fork in served:
+            fork.close()
+        check.value("3", first_fork(root), "1 + 2")
+
+
+def f12_a_crash_takes_all_along(bench: Bench, check: Checks) -> None:
+    """A supervisor killed amid a step gives SandboxLost at once, and leaves no process."""
+    if bench.capabilities.backend != "process":
+        raise NotHere("the supervisor is no process of this host's user")
+    nonce, before = new_nonce(), descendants()
+    with bench.reopen() as backend, ThreadPoolExecutor(1) as pool:
+        root = backend.create(bench.spec(timeout_s=60))
+        fork = first_fork(root)
+        running = pool.submit(root.exec, ["sleep", nonce])
+        check.empties(5, lambda: not commands_with(nonce), "the step did not begin")
+        for pid in _children() - before:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        check.raises(SandboxLost, lambda: running.result(10))
+        check.raises(SandboxLost, lambda: fork.exec("1"))
+        check.empties(4, lambda: commands_with(nonce), "processes of a lost tree")
+        root.close()
+        other = backend.create(bench.spec())
+        check.value("2", other, "1 + 1")
+    check.empties(4, lambda: _alive(descendants() - before), "processes of the backend")
+
+
+def f12_a_dead_client_leaves_nothing(bench: Bench, check: Checks) -> None:
+    """When the client is killed amid a step, its whole tree ends."""
+    if bench.capabilities.backend != "process":
+        raise NotHere("a container outlives its client until the next one opens the backend")
+    nonce = new_nonce()
+    spec = SandboxSpec.model_validate(bench.spec().model_dump())
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, spec.model_dump_json(), nonce], stdout=subprocess.PIPE
+    )
+    with client:
+        check.same(b"3\n", client.stdout.readline() if client.stdout else b"", "forks")
+        check.empties(5, lambda: not commands_with(nonce), "the step did not begin")
+        below = descendants(client.pid)
+        check.that(len(below) > 1, f"processes of the client: {below}")
+        client.kill()
+    check.empties(4, lambda: commands_with(nonce) or _alive(below), "processes of a dead client")
+
+
+def f13_linear_algebra_survives_forks(bench: Bench, check: Checks) -> None:
+    """Two hundred rounds of numpy linear algebra in fork and parent alike: no deadlock."""
+    rounds = bench.times(200)
+    with bench.sandbox(zygote="numpy", timeout_s=20) as root:
+        check.runs(root, "import numpy as np; m = np.random.default_rng(0).normal(size=(96, 96))")
+        expected = check.runs(root, f"{SOLVE}; round(v, 6)").value
+        for _ in range(rounds):
+            child = first_fork(root)
+            check.value(expected, child, f"{SOLVE}; round(v, 6)")
+            check.value(expected, root, f"{SOLVE}; round(v, 6)")
+            child.close()
+            first_fork(root).close()  # one that does nothing
+
+
+def _children() -> set[int]:
+    own = descendants()
+    return {pid for pid in own if _parent(pid) == os.getpid()}
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return -1
+
+
+def _alive(pids: set[int]) -> set[int]:
+    """Return the processes that are there and no zombies."""
+    found: set[int] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+            if file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X"):
+                found.add(pid)
+    return found
+
+
+CASES: tuple[Case, ...] = (
+    case_of(f8_identity_survives, "fork", row="F8"),
+    case_of(f9_a_running_state_is_not_forked, "fork", row="F9"),
+    case_of(f10_dead_closed_and_evicted, "fork", row="F10"),
+    case_of(f11_many_forks_of_one_state, "fork", row="F11"),
+    case_of(f11_a_chain_of_forty, "fork", row="F11"),
+    case_of(f11_budgets_are_kept, "fork", row="F11"),
+    case_of(f12_a_crash_takes_all_along, "fork", row="F12"),
+    case_of(f12_a_dead_client_leaves_nothing, "fork", row="F12"),
+    case_of(f13_linear_algebra_survives_forks, "fork", row="F13", zygote="numpy"),
+)

@@ -1,0 +1,112 @@
+"""What a backend leaves on the host: processes, mounts, descriptors, files."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from treegrpo.sandboxes.conformance.case import Bench, Checks
+
+PROC = Path("/proc")
+
+
+def new_nonce() -> str:
+    """Return a number of seconds that no other `sleep` of the host is given."""
+    return f"86400.{uuid.uuid4().int % 10**15:015d}"
+
+
+def commands_with(nonce: str) -> list[int]:
+    """Return the processes of the host whose command line holds `nonce`, zombies left out."""
+    found: list[int] = []
+    for entry in PROC.iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if nonce.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:  # it has ended, or is not ours to read
+            continue
+    return found
+
+
+def descendants(root: int | None = None) -> set[int]:
+    """Return the processes below `root` (this process, if None), zombies included."""
+    children: dict[int, list[int]] = {}
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            parent = int(stat.rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(entry.name))
+    found: set[int] = set()
+    open_ends = [os.getpid() if root is None else root]
+    while open_ends:
+        below = children.get(open_ends.pop(), [])
+        found.update(below)
+        open_ends += below
+    return found
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What is on the host at one moment that a tree of sandboxes could leave behind."""
+
+    processes: frozenset[int]
+    descriptors: int
+    mounts: frozenset[str]
+    files: frozenset[str]
+    shared: frozenset[str]  # segments of System V and POSIX shared memory
+
+
+def footprint(bench: Bench) -> Footprint:
+    """Return what is there now: below this process, in its mounts, and in the private folder."""
+    return Footprint(
+        frozenset(descendants()),
+        len(os.listdir("/proc/self/fd")),
+        frozenset(_lines("/proc/self/mountinfo")),
+        frozenset(str(path) for path in bench.home.rglob("*")),
+        frozenset((*_shared_names(), *_lines("/proc/sysvipc/shm")[1:])),
+    )
+
+
+def check_nothing_left(
+    bench: Bench, check: Checks, before: Footprint, nonce: str, *, seconds: float = 4.0
+) -> None:
+    """Check that the host is as before, once closed trees have had a moment to go.
+
+    Processes and descriptors are counted, since a backend may replace a warm one that it keeps.
+    """
+
+    def more() -> dict[str, object]:
+        now = footprint(bench)
+        left: dict[str, object] = {
+            "commands": commands_with(nonce),
+            "mounts": sorted(now.mounts - before.mounts),
+            "files": sorted(now.files - before.files)[:8],
+            "shared memory": sorted(name for name in now.shared - before.shared if nonce in name),
+        }
+        if len(now.processes) > max(len(before.processes), bench.baseline):
+            left["processes"] = sorted(now.processes - before.processes)
+        if now.descriptors > before.descriptors:
+            left["descriptors"] = now.descriptors - before.descriptors
+        return {name: what for name, what in left.items() if what}
+
+    check.empties(seconds, more, "left on the host")
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _shared_names() -> list[str]:
+    try:
+        return [f"/dev/shm/{name}" for name in os.listdir("/dev/shm")]
+    except OSError:
+        return []

@@ -1,0 +1,93 @@
+"""What a docker backend is made with, and the hardened container that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from docker.types import LogConfig, Ulimit
+from pydantic import BaseModel, ConfigDict, Field
+
+from treegrpo.sandboxes.base import SandboxSpec
+from treegrpo.sandboxes.docker import owner
+
+USER = "1000:1000"
+_MIB = 1024 * 1024
+_STEPS_AT_ONCE = 4  # the container has room for so many running steps beside the parked states
+_TMP_STATES = 8  # the tmpfs holds so many full workspaces, where states are directories in it
+
+
+class DockerConfig(BaseModel):
+    """Which image and engine features a tree's container is made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: str = Field(default="python:3.12-slim", min_length=1)  # any with Python >= 3.9
+    python: str = Field(default="python3", min_length=1)  # the interpreter in the image
+    runtime: str | None = None  # None: runsc where the engine has it, else the engine's default
+    cpus: float | None = Field(default=None, gt=0)  # of a tree; None: all of the engine's
+    memory_mb: int | None = Field(default=None, ge=128)  # of a tree; None: from the spec
+    apparmor: str | None = None  # a profile's name, "unconfined"; None: the engine's default
+    timeout_s: int = Field(default=60, ge=1)  # of one request to the engine
+
+
+def container_options(
+    config: DockerConfig,
+    spec: SandboxSpec,
+    *,
+    command: Sequence[str],
+    seccomp: str,
+    runtime: str | None,
+    cpus: float,
+) -> dict[str, Any]:
+    """Return the SDK's arguments for the container of one tree.
+
+    Nothing of the host is mounted, nothing can be written but tmpfs, nothing is reachable, and
+    no privilege can be had. Inside, the supervisor and its workers confine each other further.
+    """
+    limits = spec.limits
+    memory_mb = config.memory_mb or spec.memory_budget_mb + _STEPS_AT_ONCE * limits.memory_mb
+    files = 1024 + 4 * spec.max_states  # descriptors; the supervisor holds two of each state
+    security = ["no-new-privileges", f"seccomp={seccomp}"]
+    if config.apparmor is not None:
+        security.append(f"apparmor={config.apparmor}")
+    options: dict[str, Any] = {
+        "image": config.image,
+        "entrypoint": [config.python],
+        "command": list(command),
+        "user": USER,
+        "working_dir": "/",
+        "hostname": "sandbox",
+        # Where the NVIDIA runtime is the default, an image's own variable would hand over GPUs.
+        "environment": {"LANG": "C.UTF-8", "NVIDIA_VISIBLE_DEVICES": "void"},
+        "healthcheck": {"test": ["NONE"]},
+        "labels": owner.labels(),
+        "stdin_open": True,
+        "init": True,
+        # The default driver would write each frame of the protocol to the host's disk.
+        "log_config": LogConfig(type="none"),
+        "network_mode": "none",
+        "ipc_mode": "none",
+        "cap_drop": ["ALL"],
+        "security_opt": security,
+        "read_only": True,
+        "tmpfs": {"/tmp": _tmpfs(spec)},
+        "mem_limit": memory_mb * _MIB,
+        "memswap_limit": memory_mb * _MIB,
+        "pids_limit": spec.max_states + _STEPS_AT_ONCE * limits.processes + 64,
+        "nano_cpus": int(cpus * 1e9),
+        "ulimits": [
+            Ulimit(name="core", soft=0, hard=0),
+            Ulimit(name="nofile", soft=files, hard=files),
+        ],
+        "oom_score_adj": 500,
+    }
+    if runtime is not None:
+        options["runtime"] = runtime
+    return options
+
+
+def _tmpfs(spec: SandboxSpec) -> str:
+    size = max(16, _TMP_STATES * spec.limits.workspace_mb)
+    inodes = 1024 + _TMP_STATES * spec.limits.files
+    return f"rw,nosuid,nodev,noexec,size={size}m,nr_inodes={inodes},mode=1777"

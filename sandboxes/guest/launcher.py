@@ -1,0 +1,87 @@
+"""The first guest process: warm, single-threaded, and forked once per tree.
+
+It is started by exec, so nothing of the host's memory is in it, imports what its zygote
+promises, lays the ground, and then turns each request into a supervisor in namespaces of its
+own. In a container, where one tree is all there is, it becomes that supervisor itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import signal
+import socket
+from typing import Any
+
+from treegrpo.sandboxes.guest import ground, kernel
+from treegrpo.sandboxes.guest.supervisor import Supervisor
+
+_NAMESPACES = (
+    kernel.CLONE_NEWUSER
+    | kernel.CLONE_NEWNS
+    | kernel.CLONE_NEWPID
+    | kernel.CLONE_NEWNET
+    | kernel.CLONE_NEWIPC
+    | kernel.CLONE_NEWUTS
+)
+_CONTROL = 0
+
+
+def main(config: dict[str, Any]) -> None:
+    """Serve as the host's first frame says; never returns."""
+    for name in config["imports"]:
+        importlib.import_module(name)
+    _raise_limits()
+    if config["role"] == "tree":
+        _serve_alone(config)
+    kernel.die_with_parent()
+    if config["namespaces"]:
+        ground.lay(config["hidden"])
+    _serve_launches(namespaces=config["namespaces"])
+
+
+def _serve_launches(*, namespaces: bool) -> None:
+    """Fork a supervisor for every descriptor that comes in; answer with its pid."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are reaped by the kernel
+    control = socket.socket(fileno=_CONTROL)
+    control.send(b"up\n")
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not data:
+            os._exit(0)
+        uid, gid = os.getuid(), os.getgid()
+        pid = kernel.fork_into(_NAMESPACES if namespaces else 0)
+        if pid == 0:
+            _supervise(descriptors[0], uid, gid, namespaces=namespaces)
+        os.close(descriptors[0])
+        control.send(b"%d\n" % pid)
+
+
+def _supervise(stream: int, uid: int, gid: int, *, namespaces: bool) -> None:
+    try:
+        os.dup2(stream, _CONTROL)
+        os.close(stream)
+        kernel.die_with_parent()
+        if namespaces:
+            ground.enter_tree(uid, gid)
+        Supervisor(_CONTROL, _CONTROL).run()
+    except BaseException as error:  # noqa: BLE001 - said, then the process ends
+        os.write(2, f"the supervisor failed: {error!r}\n".encode())
+    finally:
+        os._exit(70)
+
+
+def _serve_alone(config: dict[str, Any]) -> None:
+    """Be the one tree of a container; its namespaces are there already but the mounts."""
+    if config["namespaces"]:
+        ground.lay(config["hidden"])
+        ground.clear_places()
+    os.write(1, b"up\n")
+    Supervisor(0, 1).run()
+
+
+def _raise_limits() -> None:
+    """Take as many descriptors as we may: a state costs two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

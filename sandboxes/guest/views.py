@@ -1,0 +1,163 @@
+"""Each state's own view of the files, and how a fork gets one.
+
+OverlayViews   a root per state; its layer lies over its ancestors' layers, which are
+frozen. The cost does not depend on how much they hold.
+CopyViews      a directory per state, copied. For hosts without user namespaces: paths
+differ between states, and nothing but the code's manners hides a sibling.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from dataclasses import dataclass, field
+
+from treegrpo.sandboxes.guest import ground, kernel
+
+_PARTS = (("workspace", "workspace"), ("tmp", "tmp"), ("shm", "dev/shm"))
+_MOST_LAYERS = 32  # lookups slow down with layers; a deeper state gets a merged copy
+
+
+@dataclass
+class Layer:
+    """What one state wrote; frozen as soon as another state's view lies on it."""
+
+    path: str
+    users: int = 0
+
+
+@dataclass
+class View:
+    """One state's files: `root` as the supervisor sees it, `home` as the state does."""
+
+    root: str
+    home: str
+    descriptor: int  # of `root`, for lookups that cannot leave it
+    layers: list[Layer] = field(default_factory=list[Layer])  # newest first
+
+
+class OverlayViews:
+    """Views by overlay mounts; needs our own mount namespace."""
+
+    mode = "chroot"
+
+    def __init__(self, *, workspace_mb: int, files: int) -> None:
+        """Give each state's layer so much room; 0 MB: no files, one view for all."""
+        self._room = f"size={workspace_mb}m,nr_inodes={files},mode=755"
+        self._bare = workspace_mb == 0
+        self._covered = ground.covered()
+        if self._bare:
+            self.mode = "none"
+
+    def make(self, number: int, parent: View | None) -> View:
+        """Return the view of a new state over its parent's files."""
+        if self._bare and parent is not None:
+            return View(parent.root, "/", os.dup(parent.descriptor))
+        root = f"/nodes/{number}"
+        os.mkdir(root)
+        copied = kernel.clone_mount("/base", recursive=True)
+        kernel.attach_mount(copied, root)
+        os.close(copied)
+        layers: list[Layer] = []
+        if not self._bare:
+            below = list(parent.layers) if parent is not None else []
+            if len(below) >= _MOST_LAYERS and parent is not None:
+                below = [self._merged(number, parent)]
+            layers = [self._new_layer(f"/layers/{number}"), *below]
+            self._overlay(root, layers)
+        for layer in layers:
+            layer.users += 1
+        descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return View(root, "/" if self._bare else "/workspace", descriptor, layers)
+
+    def drop(self, view: View) -> None:
+        """Give the view back; layers that nobody lies on any more go with it."""
+        os.close(view.descriptor)
+        if self._bare:
+            return
+        kernel.unmount(view.root)
+        os.rmdir(view.root)
+        for layer in view.layers:
+            layer.users -= 1
+            if not layer.users:
+                kernel.unmount(layer.path)
+                os.rmdir(layer.path)
+
+    def _new_layer(self, path: str) -> Layer:
+        os.mkdir(path)
+        kernel.mount("tmpfs", path, "tmpfs", 0, self._room)
+        for name in ("up", "up/workspace", "up/tmp", "up/shm", "work"):
+            os.mkdir(f"{path}/{name}")
+        return Layer(path)
+
+    def _merged(self, number: int, parent: View) -> Layer:
+        layer = self._new_layer(f"/layers/{number}-merged")
+        for part, place in _PARTS:
+            shutil.copytree(
+                f"{parent.root}/{place}",
+                f"{layer.path}/up/{part}",
+                symlinks=True,
+                ignore=_special,
+                dirs_exist_ok=True,
+            )
+        return layer
+
+    def _overlay(self, root: str, layers: list[Layer]) -> None:
+        options: list[tuple[str, str | None]] = [("userxattr", None)]
+        options += [("lowerdir+", layer.path + "/up") for layer in layers[1:]]
+        options += [("lowerdir+", "/skeleton")]
+        options += [("upperdir", layers[0].path + "/up"), ("workdir", layers[0].path + "/work")]
+        overlay = kernel.new_mount("overlay", options)
+        try:
+            for part, place in _PARTS:
+                piece = kernel.clone_mount(part, at=overlay)
+                kernel.attach_mount(piece, f"{root}/{place}")
+                os.close(piece)
+            for path in self._covered:
+                _bring_back(path, root)
+        finally:
+            os.close(overlay)
+
+
+class CopyViews:
+    """Views by copying directories, under `top`."""
+
+    mode = "copy"
+
+    def __init__(self, top: str) -> None:
+        """Keep the states' directories under `top`, which is ours."""
+        self._top = top
+
+    def make(self, number: int, parent: View | None) -> View:
+        """Return the view of a new state with a copy of its parent's files."""
+        root = f"{self._top}/{number}"
+        if parent is None:
+            os.mkdir(root)
+        else:
+            shutil.copytree(parent.root, root, symlinks=True, ignore=_special)
+        return View(root, root, os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def drop(self, view: View) -> None:
+        """Delete the state's directory."""
+        os.close(view.descriptor)
+        shutil.rmtree(view.root, ignore_errors=True)
+
+
+def _bring_back(path: str, root: str) -> None:
+    """Put a part of the base over the state's own /tmp, where the interpreter lives."""
+    piece = kernel.clone_mount("/base" + path, recursive=True)
+    kernel.attach_mount(piece, root + path)
+    os.close(piece)
+
+
+def _special(directory: str, names: list[str]) -> list[str]:
+    """Return the names that a copy leaves out: pipes, sockets, and what is mounted there."""
+    device = os.lstat(directory).st_dev
+    left_out: list[str] = []
+    for name in names:
+        info = os.lstat(os.path.join(directory, name))
+        plain = stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode)
+        if not plain and not (stat.S_ISDIR(info.st_mode) and info.st_dev == device):
+            left_out.append(name)
+    return left_out

@@ -1,0 +1,353 @@
+"""The handles: Sandbox for blocking callers, AsyncSandbox for asyncio.
+
+A handle points to a state: a live interpreter and its files. Handles share a state as long as
+nobody changes it; the first change on one of them forks. So `snapshot` costs nothing, and
+`copy.deepcopy(sandbox)` is a snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from treegrpo.sandboxes.base import MIB, Entry, Level, Result
+from treegrpo.sandboxes.errors import (
+    Reason,
+    SandboxBusy,
+    SandboxClosed,
+    SandboxError,
+    SnapshotUnsupported,
+)
+from treegrpo.sandboxes.guest.wire import fields
+from treegrpo.sandboxes.history import Action, History
+from treegrpo.sandboxes.tree import Script, State, Tree, drive
+
+if TYPE_CHECKING:
+    from treegrpo.sandboxes.backend import Backend
+
+T = TypeVar("T")
+
+
+class _Handle:
+    """What both handles share: the state pointed to, and every operation as a script.
+
+    One operation at a time runs on one handle; for concurrent work take a handle each.
+    """
+
+    def __init__(self, backend: Backend, tree: Tree, state: State) -> None:
+        """Point to a state of a tree."""
+        self._backend, self._tree = backend, tree
+        self._lock = threading.Lock()
+        self._state = tree.hold(state)
+        self._cell = [self._state]
+        self._finalizer = weakref.finalize(self, backend.drop_later, tree, self._cell)
+
+    @property
+    def alive(self) -> bool:
+        """Whether code can run in it."""
+        return not self._state.dead and self._finalizer.alive and not self._tree.closed
+
+    @property
+    def state_hash(self) -> str:
+        """Hex SHA-256 over the whole history that made this state.
+
+        Equal histories, equal hashes; states that came to be equal by other ways differ.
+        """
+        return self._state.history.hash.hex()
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """What was done to reach this state, oldest first."""
+        return self._state.history.actions()
+
+    @property
+    def level(self) -> Level:
+        """The isolation level that holds here."""
+        return self._tree.level
+
+    @property
+    def tree(self) -> Tree:
+        """The tree this state belongs to."""
+        return self._tree
+
+    def close(self) -> None:
+        """Give the handle back; the last one of a tree ends the tree. May be called twice."""
+        if self._finalizer.detach():
+            self._tree.let_go(self._cell[0])
+
+    @contextmanager
+    def _claim(self) -> Generator[None]:
+        if not self._finalizer.alive:
+            raise SandboxClosed("This sandbox has been closed; use another handle or a new one.")
+        if not self._lock.acquire(blocking=False):
+            raise SandboxBusy(
+                "Another operation is running on this sandbox. Wait for it, or use a handle of "
+                "its own (snapshot() or fork()) for each thread."
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _point_to(self, state: State) -> None:
+        if state is self._state:
+            return
+        old, self._state = self._state, self._tree.hold(state)
+        self._cell[0] = state
+        self._tree.let_go(old)
+
+    # ------------------------------------------------------------------------------- scripts
+
+    def _exec(
+        self, code: str | Sequence[str], stdin: bytes, timeout_s: float | None
+    ) -> Script[Result]:
+        with self._claim():
+            result = yield from self._act(self._action(code, stdin, timeout_s))
+            assert result is not None  # code and argv always have one
+            return result
+
+    def _act(self, action: Action) -> Script[Result | None]:
+        tree = self._tree
+        self._point_to((yield from tree.own(self._state)))
+        state = self._state
+        assert state.number is not None  # own() returns live states
+        state.checked = False
+        result, outcome = yield from tree.perform(state.number, action)
+        state.history = state.history.then(action, outcome)
+        if result is not None and not result.alive:
+            state.dead = True
+        return result
+
+    def _action(self, code: str | Sequence[str], stdin: bytes, timeout_s: float | None) -> Action:
+        limit = self._tree.spec.limits.timeout_s if timeout_s is None else timeout_s
+        if isinstance(code, str):
+            return Action("code", _encode(code), stdin=stdin, timeout_s=limit)
+        argv = fields(*(_encode(word) for word in code))
+        return Action("argv", argv, stdin=stdin, timeout_s=limit)
+
+    def _change(self, action: Action) -> Script[None]:
+        with self._claim():
+            yield from self._act(action)
+
+    def _read(self, path: str, max_bytes: int) -> Script[bytes]:
+        with self._claim():
+            number = yield from self._tree.living(self._state)
+            header = {"state": number, "path": path, "max_bytes": max_bytes}
+            _, data = yield self._tree.request("read", **header)
+            return data
+
+    def _list(self, path: str) -> Script[list[Entry]]:
+        with self._claim():
+            number = yield from self._tree.living(self._state)
+            answer, _ = yield self._tree.request("list", state=number, path=path)
+            return [Entry(**entry) for entry in answer["entries"]]
+
+    def _snapshot(self) -> Script[State]:
+        with self._claim():
+            yield from self._tree.check(self._state)
+            return self._state
+
+    def _check(self) -> Script[list[Reason]]:
+        with self._claim():
+            number = yield from self._tree.living(self._state)
+            answer, _ = yield self._tree.request("check", state=number)
+            return [Reason(kind, detail) for kind, detail in answer["reasons"]]
+
+    def _fork(self, n: int) -> Script[list[State | SandboxError]]:
+        with self._claim():
+            return (yield from self._tree.fork(self._state, n))
+
+    def _evict(self) -> Script[None]:
+        with self._claim():
+            yield from self._tree.evict(self._state)
+
+
+class Sandbox(_Handle):
+    """A live Python interpreter with a workspace of files, forkable at any depth.
+
+        with open_backend("process") as backend:
+            sandbox = backend.create()
+            sandbox.exec("x = 1")
+            left, right = sandbox.fork(2)
+            left.exec("x += 1")           # right still has x == 1
+
+    The failures of the code come back in the Result; SandboxError is raised for ours.
+    """
+
+    def exec(
+        self, code: str | Sequence[str], *, stdin: bytes = b"", timeout_s: float | None = None
+    ) -> Result:
+        """Return what running `code` did.
+
+        Args:
+            code: Python for the live interpreter, or the argv of a program.
+            stdin: what it can read.
+            timeout_s: wall clock; None takes the specification's.
+        """
+        return drive(self._exec(code, stdin, timeout_s))
+
+    def read(self, path: str, *, max_bytes: int = 16 * MIB) -> bytes:
+        """Return a file's content; relative paths start at the workspace.
+
+        Raises:
+            FileRefused: missing, no regular file, or larger than `max_bytes`.
+        """
+        return drive(self._read(path, max_bytes))
+
+    def write(self, path: str, data: bytes) -> None:
+        """Make or replace a file; directories above it are made."""
+        drive(self._change(Action("write", data, path)))
+
+    def remove(self, path: str) -> None:
+        """Delete a file, a symlink or an empty directory."""
+        drive(self._change(Action("remove", path=path)))
+
+    def list(self, path: str = ".") -> list[Entry]:
+        """Return what is in a directory, sorted by name."""
+        return drive(self._list(path))
+
+    def snapshot(self) -> Sandbox:
+        """Return a second handle on this very state; whoever changes it first forks it.
+
+        Raises:
+            SnapshotUnsupported: the state cannot be forked, with the reasons.
+        """
+        return self._handle(drive(self._snapshot()))
+
+    def fork(self, n: int = 1) -> list[Sandbox | SandboxError]:
+        """Return n new live states; each fork succeeds or fails for itself.
+
+        Raises:
+            SnapshotUnsupported: the state cannot be forked, with the reasons.
+        """
+        made = drive(self._fork(n))
+        return [s if isinstance(s, SandboxError) else self._handle(s) for s in made]
+
+    def step(
+        self, code: str | Sequence[str], *, stdin: bytes = b"", timeout_s: float | None = None
+    ) -> tuple[Sandbox, Result]:
+        """Return a new sandbox in which `code` ran, and what it did; self stays as it was."""
+        after = self.snapshot()
+        return after, after.exec(code, stdin=stdin, timeout_s=timeout_s)
+
+    def check(self) -> list[Reason]:
+        """Return why this state could not be forked now; [] if it could."""
+        return drive(self._check())
+
+    def evict(self) -> None:
+        """Drop the process; it comes back by verified replay when it is needed."""
+        drive(self._evict())
+
+    def _handle(self, state: State) -> Sandbox:
+        return Sandbox(self._backend, self._tree, state)
+
+    def __copy__(self) -> Sandbox:
+        """Return a snapshot."""
+        return self.snapshot()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sandbox:
+        """Return a snapshot."""
+        return self.snapshot()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return the portable form: the history, replayed and verified where it is opened."""
+        from treegrpo.sandboxes.portable import revive, steps_of
+
+        if self._state.dead:
+            raise SnapshotUnsupported([Reason("dead", "its interpreter has ended")])
+        history: History = self._state.history
+        facts = (self._backend.name, self._backend.options, self._tree.spec.model_dump_json())
+        return revive, (*facts, steps_of(history))
+
+    def __enter__(self) -> Self:
+        """Return the sandbox itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+
+class AsyncSandbox(_Handle):
+    """The same sandbox for asyncio: every operation that talks to it is awaited."""
+
+    async def exec(
+        self, code: str | Sequence[str], *, stdin: bytes = b"", timeout_s: float | None = None
+    ) -> Result:
+        """Return what running `code` did; see Sandbox.exec."""
+        return await _drive(self._exec(code, stdin, timeout_s))
+
+    async def read(self, path: str, *, max_bytes: int = 16 * MIB) -> bytes:
+        """Return a file's content; see Sandbox.read."""
+        return await _drive(self._read(path, max_bytes))
+
+    async def write(self, path: str, data: bytes) -> None:
+        """Make or replace a file."""
+        await _drive(self._change(Action("write", data, path)))
+
+    async def remove(self, path: str) -> None:
+        """Delete a file, a symlink or an empty directory."""
+        await _drive(self._change(Action("remove", path=path)))
+
+    async def list(self, path: str = ".") -> list[Entry]:
+        """Return what is in a directory."""
+        return await _drive(self._list(path))
+
+    async def snapshot(self) -> AsyncSandbox:
+        """Return a second handle on this very state; see Sandbox.snapshot."""
+        return self._handle(await _drive(self._snapshot()))
+
+    async def fork(self, n: int = 1) -> list[AsyncSandbox | SandboxError]:
+        """Return n new live states; see Sandbox.fork."""
+        made = await _drive(self._fork(n))
+        return [s if isinstance(s, SandboxError) else self._handle(s) for s in made]
+
+    async def step(
+        self, code: str | Sequence[str], *, stdin: bytes = b"", timeout_s: float | None = None
+    ) -> tuple[AsyncSandbox, Result]:
+        """Return a new sandbox in which `code` ran, and what it did."""
+        after = await self.snapshot()
+        return after, await after.exec(code, stdin=stdin, timeout_s=timeout_s)
+
+    async def check(self) -> list[Reason]:
+        """Return why this state could not be forked now."""
+        return await _drive(self._check())
+
+    async def evict(self) -> None:
+        """Drop the process; it comes back by verified replay."""
+        await _drive(self._evict())
+
+    def _handle(self, state: State) -> AsyncSandbox:
+        return AsyncSandbox(self._backend, self._tree, state)
+
+    async def __aenter__(self) -> Self:
+        """Return the sandbox itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+        await asyncio.to_thread(self.close)
+
+
+async def _drive(script: Script[T]) -> T:
+    """Run a script to its end, awaiting each answer."""
+    try:
+        request = next(script)
+        while True:
+            future = request.connection.future(request.op, request.blob, **request.header)
+            try:
+                answer = await asyncio.wrap_future(future)
+            except SandboxError as error:
+                request = script.throw(error)
+            else:
+                request = script.send(answer)
+    except StopIteration as end:
+        return end.value
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,397 @@
+"""A tree of live states behind one supervisor: who holds which, what is evicted, what returns.
+
+Every operation is a script: a generator that yields requests and gets their answers. The same
+script is driven by a blocking caller and by asyncio, so there is one logic for both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from treegrpo.sandboxes.base import Level, Result, SandboxSpec
+from treegrpo.sandboxes.connection import Answer, Connection, failure
+from treegrpo.sandboxes.errors import (
+    CapacityExceeded,
+    ReplayDiverged,
+    SandboxClosed,
+    SandboxDead,
+    SandboxError,
+    SnapshotUnsupported,
+)
+from treegrpo.sandboxes.history import Action, History, outcome_digest
+
+T = TypeVar("T")
+_MEASURE_EVERY = 64  # forks between two looks at the memory that the states hold
+
+
+@dataclass(frozen=True)
+class Request:
+    """One frame to the supervisor, and where to send it."""
+
+    connection: Connection
+    op: str
+    header: dict[str, Any]
+    blob: bytes = b""
+
+
+Script = Generator[Request, Answer, T]
+
+
+@dataclass(eq=False)
+class State:
+    """A state that handles point to; once shared or forked it never changes again.
+
+    `number` is the supervisor's name of its process, None while it is evicted.
+    """
+
+    history: History
+    number: int | None
+    handles: int = 0
+    forked: bool = False
+    dead: bool = False
+    checked: bool = False  # found forkable since something last ran
+    branches: int = 0  # forks so far, for their seeds
+
+
+@dataclass(frozen=True)
+class TreeStats:
+    """A tree as it stands."""
+
+    handles: int
+    live: int  # states with a process
+    evicted: int  # states that come back by replay
+    memory_bytes: int  # private to the live processes
+    processes: int
+
+
+@dataclass(eq=False)
+class Tree:
+    """One supervisor, its states, and the budget they share."""
+
+    connection: Connection
+    spec: SandboxSpec
+    level: Level
+    on_close: Callable[[], None]
+    seed: State = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start with the seed, in which nothing ever runs."""
+        self.lock = threading.RLock()
+        self.closed = False
+        self._states: dict[State, None] = {}  # in order of last use
+        self._forks = 0
+        self._memory = 0
+
+    def plant(self, number: int) -> State:
+        """Take over the first state."""
+        self.seed = State(History.start(self.spec), number, checked=True)
+        return self.seed
+
+    # ------------------------------------------------------------------------------- handles
+
+    def hold(self, state: State) -> State:
+        """Count one more handle on a state."""
+        with self.lock:
+            self._alive()
+            state.handles += 1
+            self._states[state] = None
+            return state
+
+    def let_go(self, state: State) -> None:
+        """Count one handle less; the last one on a state ends it, the last of all the tree."""
+        with self.lock:
+            if self.closed:
+                return
+            state.handles -= 1
+            if state.handles:
+                return
+            self._states.pop(state, None)
+            self._end_process(state)
+            if not self._states:
+                self.close()
+
+    def close(self) -> None:
+        """End every state and the supervisor; may be called twice."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            self._states.clear()
+        self.on_close()
+
+    def stats(self) -> TreeStats:
+        """Return what the tree holds now."""
+        header, _ = self.connection.call("stats")
+        with self.lock:
+            live = [s for s in self._states if s.number is not None]
+            return TreeStats(
+                handles=sum(s.handles for s in self._states),
+                live=len(live),
+                evicted=sum(s.number is None and not s.dead for s in self._states),
+                memory_bytes=sum(header["private_bytes"].values()),
+                processes=header["processes"],
+            )
+
+    # ------------------------------------------------------------------------------- scripts
+
+    def check(self, state: State) -> Script[None]:
+        """Find out whether a state could be forked.
+
+        Raises:
+            SnapshotUnsupported: it could not, and no policy helps.
+        """
+        self._alive()
+        if state.dead:
+            raise SandboxDead(DEAD)
+        if state.checked or state.number is None:
+            return
+        answer, _ = yield self.request("check", state=state.number)
+        if answer["reasons"] and self.spec.on_unforkable != "replay":
+            raise failure({"error": "SnapshotUnsupported", "reasons": answer["reasons"]})
+        state.checked = not answer["reasons"]
+
+    def own(self, state: State) -> Script[State]:
+        """Return a state that only one handle sees and that may change: itself, or a fork."""
+        if state.dead:
+            raise SandboxDead(DEAD)
+        with self.lock:
+            if state.handles == 1 and not state.forked and state.number is not None:
+                self._states[state] = self._states.pop(state, None)
+                return state
+        return (yield from self.fork_one(state))
+
+    def fork_one(self, state: State) -> Script[State]:
+        """Return a fork, without a handle yet."""
+        made = yield from self.fork(state, 1)
+        if isinstance(made[0], SandboxError):
+            raise made[0]
+        return made[0]
+
+    def fork(self, state: State, n: int) -> Script[list[State | SandboxError]]:
+        """Return n forks, each a state or the error that kept it from being one."""
+        if state.dead:
+            raise SandboxDead(DEAD)
+        yield from self._make_room(n)
+        seeds = [self._branch_seed(state) for _ in range(n)]
+        history = state.history
+        try:
+            number = yield from self._living(state)
+            answer, _ = yield self.request("fork", state=number, seeds=[s.hex() for s in seeds])
+            state.forked = state.checked = True
+            outcomes: list[Any] = answer["states"]
+        except (SnapshotUnsupported, SandboxDead) as error:
+            if isinstance(error, SnapshotUnsupported) and self.spec.on_unforkable != "replay":
+                raise
+            outcomes = list[Any]()
+            for _ in range(n):
+                outcomes.append((yield from self.replay(history, avoid=state)))
+        made: list[State | SandboxError] = []
+        for outcome, seed in zip(outcomes, seeds, strict=True):
+            if isinstance(outcome, dict):
+                made.append(failure(outcome))
+            else:
+                made.append(State(self._branched(history, seed), outcome, checked=True))
+        return made
+
+    def replay(self, history: History, *, avoid: State | None = None) -> Script[int]:
+        """Return the number of a new process with this history, every outcome compared.
+
+        Raises:
+            ReplayDiverged: an action's outcome differs from the recorded one.
+        """
+        missing: list[History] = []
+        number = -1
+        for past in history.back():
+            ancestor = self._live_at(past, avoid)
+            if ancestor is not None:
+                try:
+                    answer, _ = yield self.request("fork", state=ancestor.number, seeds=[""])
+                    ancestor.forked = True
+                    if isinstance(answer["states"][0], int):
+                        number = answer["states"][0]
+                        break
+                except (SnapshotUnsupported, SandboxDead):
+                    if past.parent is None:
+                        raise
+            missing.append(past)
+        for past in reversed(missing):
+            number = yield from self._redo(number, past)
+        return number
+
+    def perform(self, number: int, action: Action) -> Script[tuple[Result | None, bytes]]:
+        """Do one action in a process; return its result, if it has one, and outcome digest."""
+        if action.kind in ("code", "argv"):
+            header = {
+                "state": number,
+                "form": action.kind,
+                "code_bytes": len(action.payload),
+                "timeout_s": action.timeout_s,
+            }
+            answer = yield Request(self.connection, "exec", header, action.payload + action.stdin)
+            result = parse_result(*answer)
+            return result, outcome_digest(result)
+        header = {"state": number, "path": action.path}
+        yield Request(self.connection, action.kind, header, action.payload)
+        return None, b""
+
+    def evict(self, state: State) -> Script[None]:
+        """Drop a state's process; it comes back by replay when it is needed."""
+        if state.number is None or state.dead or state is self.seed:
+            return
+        yield from self.check(state)
+        self._end_process(state)
+
+    def living(self, state: State) -> Script[int]:
+        """Return the number of a state's process, brought back if it was evicted."""
+        if state.dead:
+            raise SandboxDead(DEAD)
+        return (yield from self._living(state))
+
+    def request(self, op: str, **header: Any) -> Request:
+        """Return a request to this tree's supervisor."""
+        self._alive()
+        return Request(self.connection, op, header)
+
+    # ----------------------------------------------------------------------------- the inside
+
+    def _living(self, state: State) -> Script[int]:
+        if state.number is None:
+            state.number = yield from self.replay(state.history)
+            state.forked = False
+        with self.lock:
+            if state in self._states:
+                self._states[state] = self._states.pop(state)
+        return state.number
+
+    def _redo(self, number: int, past: History) -> Script[int]:
+        action = past.action
+        if action is None:
+            raise ReplayDiverged("The tree's first state is gone; nothing can be replayed.")
+        if action.kind == "branch":
+            answer, _ = yield self.request("fork", state=number, seeds=[action.payload.hex()])
+            yield self.request("release", state=number)
+            return answer["states"][0]
+        result, outcome = yield from self.perform(number, action)
+        if outcome != past.outcome:
+            yield self.request("release", state=number)
+            told = f" It now gave {result.text[:200]!r}." if result is not None else ""
+            raise ReplayDiverged(
+                f"Replaying {action.payload[:80]!r} gave another outcome than the first time, so "
+                f"the state cannot be brought back: the code is not deterministic.{told} Keep "
+                "such states alive (a larger memory_budget_mb), or fix what they draw on."
+            )
+        return number
+
+    def _live_at(self, history: History, avoid: State | None) -> State | None:
+        if history is self.seed.history:
+            return self.seed
+        with self.lock:
+            for state in self._states:
+                if state.history is history and state.number is not None and state is not avoid:
+                    return state
+        return None
+
+    def _branch_seed(self, state: State) -> bytes:
+        """Return the seed of a state's next fork; none where random states are preserved."""
+        if self.spec.rng == "preserve":
+            return b""
+        state.branches += 1
+        return hashlib.sha256(state.history.hash + b"%d" % state.branches).digest()[:16]
+
+    def _branched(self, history: History, seed: bytes) -> History:
+        return history.then(Action("branch", seed)) if seed else history
+
+    def _make_room(self, n: int) -> Script[None]:
+        """Evict until n more states fit the budget.
+
+        Raises:
+            CapacityExceeded: they cannot fit.
+        """
+        self._forks += n
+        if self._forks >= _MEASURE_EVERY:
+            self._forks = 0
+            header, _ = yield self.request("stats")
+            self._memory = sum(header["private_bytes"].values())
+        while True:
+            with self.lock:
+                live = [s for s in self._states if s.number is not None]
+            each = self._memory // max(1, len(live))
+            over = self._memory + n * each > self.spec.memory_budget_mb << 20
+            if len(live) + n <= self.spec.max_states and not over:
+                return
+            if not (yield from self._evict_one(live)):
+                raise CapacityExceeded(
+                    f"{n} more states were asked for; {len(live)} live ones hold "
+                    f"{self._memory >> 20} MB and none can be evicted. Close some, or raise "
+                    f"max_states ({self.spec.max_states}) or memory_budget_mb "
+                    f"({self.spec.memory_budget_mb})."
+                )
+            self._memory -= each
+
+    def _evict_one(self, live: list[State]) -> Script[bool]:
+        """Evict the least recently used state, leaves before those that were forked."""
+        for state in sorted(live, key=lambda s: s.forked):
+            if state is self.seed:
+                continue
+            try:
+                yield from self.evict(state)
+            except SandboxError:
+                continue  # busy, or not forkable and so not to be replayed either
+            return True
+        return False
+
+    def _end_process(self, state: State) -> None:
+        if state.number is None or state is self.seed:
+            return
+        number, state.number = state.number, None
+        if not state.dead:
+            self.connection.future("release", state=number)
+
+    def _alive(self) -> None:
+        if self.closed:
+            raise SandboxClosed("The tree of this sandbox has been closed; create a new one.")
+
+
+DEAD = (
+    "The interpreter in this sandbox has ended (see the result of its last step). Take a "
+    "snapshot or fork before risky code, and go on from there."
+)
+
+
+def parse_result(header: dict[str, Any], blob: bytes) -> Result:
+    """Return the result that an answer to exec carries."""
+    middle = header["stdout_bytes"]
+    return Result(
+        kind=header["kind"],
+        stdout=blob[:middle],
+        stderr=blob[middle:],
+        stdout_truncated=header["stdout_truncated"],
+        stderr_truncated=header["stderr_truncated"],
+        value=header.get("value"),
+        exception=header.get("exception"),
+        traceback=header.get("traceback"),
+        exit_code=header.get("exit_code"),
+        signal=header.get("signal"),
+        wall_s=header["wall_s"],
+        cpu_s=header.get("cpu_s", 0.0),
+        alive=header["alive"],
+    )
+
+
+def drive(script: Script[T]) -> T:
+    """Run a script to its end, blocking for each answer."""
+    try:
+        request = next(script)
+        while True:
+            try:
+                answer = request.connection.call(request.op, request.blob, **request.header)
+            except SandboxError as error:
+                request = script.throw(error)
+            else:
+                request = script.send(answer)
+    except StopIteration as end:
+        return end.value
