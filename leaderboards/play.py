@@ -90,6 +90,8 @@ class Play:
             _, self.info = log.reset(seed=self.reset_seed, options=options)
             self.task = task_entry(self.index, core_of(self.env).task)
             self.log, self.delta, self.live = log, list(self.info["messages"]), True
+        except SandboxFailed as error:
+            self.fail("sandbox", error)
         except Exception as error:  # noqa: BLE001 - the boundary: a crash is data
             self.fail("environment", error)
 

@@ -74,14 +74,13 @@ class _Handle:
         """The tree this state belongs to."""
         return self._tree
 
-    def close(self) -> None:
-        """Give the handle back; the last one of a tree ends the tree. May be called twice."""
+    def _close(self) -> None:
         if self._finalizer.detach():
             self._tree.let_go(self._cell[0])
 
     @contextmanager
     def _claim(self) -> Generator[None]:
-        if not self._finalizer.alive:
+        if not self._finalizer.alive or self._tree.closed:
             raise SandboxClosed("This sandbox has been closed; use another handle or a new one.")
         if not self._lock.acquire(blocking=False):
             raise SandboxBusy(
@@ -153,6 +152,8 @@ class _Handle:
 
     def _check(self) -> Script[list[Reason]]:
         with self._claim():
+            if self._state.dead:
+                return [Reason("dead", "its interpreter has ended")]
             number = yield from self._tree.living(self._state)
             answer, _ = yield self._tree.request("check", state=number)
             return [Reason(kind, detail) for kind, detail in answer["reasons"]]
@@ -242,6 +243,10 @@ class Sandbox(_Handle):
         """Drop the process; it comes back by verified replay when it is needed."""
         drive(self._evict())
 
+    def close(self) -> None:
+        """Give the handle back; the last one of a tree ends the tree. May be called twice."""
+        self._close()
+
     def _handle(self, state: State) -> Sandbox:
         return Sandbox(self._backend, self._tree, state)
 
@@ -321,6 +326,10 @@ class AsyncSandbox(_Handle):
         """Drop the process; it comes back by verified replay."""
         await _drive(self._evict())
 
+    async def close(self) -> None:
+        """Give the handle back; see Sandbox.close."""
+        await asyncio.to_thread(self._close)
+
     def _handle(self, state: State) -> AsyncSandbox:
         return AsyncSandbox(self._backend, self._tree, state)
 
@@ -330,7 +339,7 @@ class AsyncSandbox(_Handle):
 
     async def __aexit__(self, *_: object) -> None:
         """Close it."""
-        await asyncio.to_thread(self.close)
+        await self.close()
 
 
 async def _drive(script: Script[T]) -> T:

@@ -88,7 +88,7 @@ class Tree:
 
     def plant(self, number: int) -> State:
         """Take over the first state."""
-        self.seed = State(History.start(self.spec), number, checked=True)
+        self.seed = State(History.start(self.spec), number, forked=True, checked=True)
         return self.seed
 
     # ------------------------------------------------------------------------------- handles
@@ -132,7 +132,7 @@ class Tree:
                 handles=sum(s.handles for s in self._states),
                 live=len(live),
                 evicted=sum(s.number is None and not s.dead for s in self._states),
-                memory_bytes=sum(header["private_bytes"].values()),
+                memory_bytes=header["private_bytes"],
                 processes=header["processes"],
             )
 
@@ -175,7 +175,10 @@ class Tree:
         """Return n forks, each a state or the error that kept it from being one."""
         if state.dead:
             raise SandboxDead(DEAD)
-        yield from self._make_room(n)
+        refused = yield from self._make_room(n)
+        n -= len(refused)
+        if not n:
+            return [*refused]
         seeds = [self._branch_seed(state) for _ in range(n)]
         history = state.history
         try:
@@ -195,7 +198,7 @@ class Tree:
                 made.append(failure(outcome))
             else:
                 made.append(State(self._branched(history, seed), outcome, checked=True))
-        return made
+        return made + refused
 
     def replay(self, history: History, *, avoid: State | None = None) -> Script[int]:
         """Return the number of a new process with this history, every outcome compared.
@@ -305,32 +308,30 @@ class Tree:
     def _branched(self, history: History, seed: bytes) -> History:
         return history.then(Action("branch", seed)) if seed else history
 
-    def _make_room(self, n: int) -> Script[None]:
-        """Evict until n more states fit the budget.
-
-        Raises:
-            CapacityExceeded: they cannot fit.
-        """
+    def _make_room(self, n: int) -> Script[list[SandboxError]]:
+        """Evict until n more states fit; return an error for each that still does not."""
         self._forks += n
         if self._forks >= _MEASURE_EVERY:
             self._forks = 0
             header, _ = yield self.request("stats")
-            self._memory = sum(header["private_bytes"].values())
+            self._memory = header["private_bytes"]
         while True:
             with self.lock:
-                live = [s for s in self._states if s.number is not None]
-            each = self._memory // max(1, len(live))
-            over = self._memory + n * each > self.spec.memory_budget_mb << 20
-            if len(live) + n <= self.spec.max_states and not over:
-                return
+                live = [s for s in self._states if s.number is not None and s is not self.seed]
+            each = max(1, self._memory // max(1, len(live)))
+            memory_left = (self.spec.memory_budget_mb << 20) - self._memory
+            room = min(self.spec.max_states - len(live), memory_left // each)
+            if room >= n:
+                return []
             if not (yield from self._evict_one(live)):
-                raise CapacityExceeded(
-                    f"{n} more states were asked for; {len(live)} live ones hold "
-                    f"{self._memory >> 20} MB and none can be evicted. Close some, or raise "
-                    f"max_states ({self.spec.max_states}) or memory_budget_mb "
-                    f"({self.spec.memory_budget_mb})."
-                )
+                break
             self._memory -= each
+        error = CapacityExceeded(
+            f"{n} more states were asked for; {len(live)} live ones hold {self._memory >> 20} MB "
+            f"and none can be evicted. Close some, or raise max_states ({self.spec.max_states}) "
+            f"or memory_budget_mb ({self.spec.memory_budget_mb})."
+        )
+        return [error] * (n - max(0, room))
 
     def _evict_one(self, live: list[State]) -> Script[bool]:
         """Evict the least recently used state, leaves before those that were forked."""

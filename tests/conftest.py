@@ -31,9 +31,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not _has_gpu():
         pytest.skip("needs a CUDA device")
     # Under TREEGRPO_REQUIRE_DOCKER nothing is left out: what is missing fails the test.
-    if item.get_closest_marker("docker") and not os.environ.get("TREEGRPO_REQUIRE_DOCKER"):
-        if reason := _no_docker():
-            pytest.skip(reason)
+    wanted = item.get_closest_marker("docker") and not os.environ.get("TREEGRPO_REQUIRE_DOCKER")
+    if wanted and (reason := _no_docker()):
+        pytest.skip(reason)
 
 
 def _has_gpu() -> bool:
@@ -45,17 +45,18 @@ def _has_gpu() -> bool:
 
 @functools.cache
 def _no_docker() -> str:
-    import docker
-    import docker.errors
+    """Return why container tests cannot run here, "" if they can."""
+    from treegrpo.sandboxes.docker import engine
+    from treegrpo.sandboxes.errors import SandboxUnavailable
 
+    image = "treegrpo-sandbox:test"
     try:
-        client = docker.from_env()
-    except (docker.errors.DockerException, OSError):
-        return "needs a Docker engine; as root: dockerd &"
-    try:
-        client.images.get("treegrpo-sandbox:test")
-    except docker.errors.ImageNotFound:
-        return "needs the image treegrpo-sandbox:test; as root: make docker-image"
-    finally:
-        client.close()
+        client = engine.connect()
+        try:
+            with engine.refusals("A container for tests was asked for", image):
+                client.images.get(image)
+        finally:
+            client.close()
+    except SandboxUnavailable as error:
+        return str(error)
     return ""

@@ -19,9 +19,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from treegrpo.sandboxes.base import Level, Result, ResultKind
+from treegrpo.sandboxes.base import MIB, Level, Result, ResultKind
 from treegrpo.sandboxes.conformance.case import Bench, Case, Checks, brief, first_fork
-from treegrpo.sandboxes.conformance.leaks import check_nothing_left, footprint, new_nonce
+from treegrpo.sandboxes.conformance.leaks import (
+    check_nothing_left,
+    footprint,
+    kills,
+    new_nonce,
+    resident_bytes,
+)
 
 if TYPE_CHECKING:
     from treegrpo.sandboxes import Sandbox
@@ -123,20 +129,27 @@ class Attack:
 def run_attack(attack: Attack, bench: Bench, check: Checks) -> None:
     """Run one attack in one node; raise Violation at the first thing that does not hold."""
     before, nonce = footprint(bench), new_nonce()
+    with kills(nonce):
+        _attack(attack, bench, check, nonce)
+        check_nothing_left(bench, check, before, nonce)
+    check.same((), bench.bait.visitors(), "connections that reached the host")
+
+
+def _attack(attack: Attack, bench: Bench, check: Checks, nonce: str) -> None:
     with _scene(bench, nonce) as scene:
         places = {"@NONCE@": nonce, "@HOME@": str(bench.home), **bench.bait.places}
         code = PREAMBLE + attack.code
         for place, value in places.items():
             code = code.replace(place, value)
-        started = time.monotonic()
+        held, started = resident_bytes(), time.monotonic()
         result = scene.attacked.exec(code, timeout_s=attack.timeout_s)
         took = time.monotonic() - started
+        grown = resident_bytes() - held
+        check.that(grown < 64 * MIB, f"this process grew by {grown >> 20} MiB")
         _check_result(attack, bench, check, result, took)
         if attack.outside:
             attack.outside(scene, result, check)
         check_neighbours(scene, check)
-    check_nothing_left(bench, check, before, nonce)
-    check.same((), bench.bait.visitors(), "connections that reached the host")
 
 
 def _check_result(attack: Attack, bench: Bench, check: Checks, result: Result, took: float) -> None:
@@ -158,7 +171,7 @@ def _scene(bench: Bench, nonce: str) -> Iterator[Scene]:
         other.write("secret", bench.bait.secret.encode())
         other.exec(f"mark = {nonce[::-1]!r}")
         sibling, attacked = first_fork(parent), first_fork(parent)
-        sibling.write("secret", bench.bait.secret.encode())
+        sibling.write("secret", bench.bait.sister.encode())
         yield Scene(bench, parent, sibling, other, attacked, nonce)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from treegrpo.sandboxes.base import KIB, Level, Result
 from treegrpo.sandboxes.conformance.abuse import LIMITS, Attack, Scene
@@ -48,8 +49,9 @@ def _next_step_is_typed(scene: Scene, result: Result, check: Checks) -> None:
 def _closes_fast(scene: Scene, _: Result, check: Checks) -> None:
     """Forking, listing and closing a node full of files takes bounded time."""
     started = time.monotonic()
-    scene.attacked.list()
-    first_fork(scene.attacked).close()
+    with suppress(SandboxError):  # too deep or too many to copy: refused, and in time
+        scene.attacked.list()
+        first_fork(scene.attacked).close()
     scene.attacked.close()
     check.that(time.monotonic() - started < 3, "closing a full node took seconds")
 
@@ -80,6 +82,7 @@ for _ in range(300):
     made += 1
 print('HELD' if refused == errno.EAGAIN and made <= 16 else f'BROKE: {made} made, {refused}')
 """,
+        kinds=("ok", "pids"),
     ),
     Attack(
         1,
@@ -170,7 +173,7 @@ print('HELD' if count < 6 else f'BROKE: {count} processes hold 60 MB each')
         kinds=("ok", "memory", "exception", "pids"),
         timeout_s=8.0,
         holds_from=Level.L3,
-        below="each process has the limit for itself; their sum is processes x memory_mb",
+        below="the sum is looked at now and then: what is quick may pass for a moment",
     ),
     *(
         Attack(
@@ -203,10 +206,10 @@ print('HELD' if count < 6 else f'BROKE: {count} processes hold 60 MB each')
         "disk-fill",
         "files beyond the limit end the step with kind disk, in the workspace and in /tmp",
         r"""
-for folder in ('/tmp', '/workspace'):
+for folder in ('/tmp', '.'):
     try:
         with open(folder + '/fill', 'wb', 0) as f:
-            for _ in range(400): f.write(bytes(1 << 18))
+            for _ in range(400): n = f.write(bytes(1 << 18))
     except OSError as error: last = error
     else: print('BROKE: 100 MB fit into', folder)
 raise last
@@ -220,13 +223,15 @@ raise last
         r"""
 made = 0
 try:
-    for made in range(20_000):
+    for made in range(3_000):
         os.mkdir(f'd{made}') if made % 2 else open(f'f{made}', 'w').close()
 except OSError: print('HELD' if made <= 1000 else f'BROKE: {made} files')
 else: print('BROKE: all files')
 """,
         kinds=("ok", "disk"),
         outside=_closes_fast,
+        holds_from=Level.L2,
+        below="files are not counted; the step's time limits them",
     ),
     Attack(
         4,
@@ -251,7 +256,6 @@ try:
         os.mkdir('d' * 20)
         os.chdir('d' * 20)
 except OSError: pass
-os.chdir('/workspace')
 print('HELD')
 """,
         kinds=("ok", "disk", "exception"),
@@ -373,7 +377,7 @@ for fd in range(3, 256):
             (
                 "c-stack",
                 "sys.setrecursionlimit(1 << 30)\nx = []\n"
-                "for _ in range(10**6): x = [x]\nn = repr(x)",
+                "for _ in range(200_000): x = [x]\nn = repr(x)",
                 ("signal", "memory", "exception"),
                 _next_step_is_typed,
             ),

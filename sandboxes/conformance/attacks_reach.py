@@ -7,8 +7,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from treegrpo.sandboxes.base import Result
+from treegrpo.sandboxes.base import Level, Result
 from treegrpo.sandboxes.conformance.abuse import Attack, Scene
+from treegrpo.sandboxes.conformance.bait import MARK, SISTER
 from treegrpo.sandboxes.conformance.case import Checks
 from treegrpo.sandboxes.errors import FileRefused, SandboxBusy
 
@@ -42,6 +43,42 @@ def call(name, *args):
     elif ctypes.get_errno() not in (errno.EPERM, errno.ENOSYS, errno.EACCES, errno.ESRCH,
                                     errno.EAFNOSUPPORT):
         broken.append(f'{name} reached the kernel: {errno.errorcode[ctypes.get_errno()]}')
+"""
+
+PROCESS_FILES = r"""
+for pid in pids:
+    for name in ('environ', 'mem', 'maps', 'root/etc/passwd', 'cwd', 'fd', 'task'):
+        path = f'/proc/{pid}/{name}'
+        attempt(path, lambda: os.listdir(path) if os.path.isdir(path) else open(path, 'rb').read(1))
+verdict()
+"""
+# Looks for what begins with `wanted`, which is spelt in two parts so as not to find itself.
+SEARCH = r"""
+import ctypes, gc
+found = []
+libc = ctypes.CDLL(None)
+libc.getenv.restype = ctypes.c_char_p
+print(libc.getenv(b'@VARIABLE@'), [v for v in os.environ.items() if wanted in v[1]])
+tops = [os.path.realpath('.'), os.path.realpath('..'), os.path.realpath('../..'),
+        *[v for v in os.environ.values() if v.startswith('/')], '/tmp', '/root', '/home', '/run',
+        '/var/tmp', '/dev/shm', '/mnt', '/srv', '/media', '/proc', '/']
+end = time.monotonic() + 0.8
+for top in tops:
+    for folder, folders, names in os.walk(top):
+        folders[:] = folders if time.monotonic() < end else []
+        for name in names[:200]:
+            try:
+                path = os.path.join(folder, name)
+                fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+                data = os.read(fd, 65536)
+                os.close(fd)
+            except OSError: continue
+            if wanted.encode() in data: found.append((path, data[:200]))
+for thing in gc.get_objects():
+    if isinstance(thing, dict):
+        found += [v for v in list(thing.values()) if isinstance(v, str) and wanted in v
+                  and v != wanted][:3]
+print(found, 'BROKE: found' if found else 'HELD')
 """
 
 
@@ -148,7 +185,8 @@ for path in ('@TMP_SECRET@', '@HOME_SECRET@', '/etc/shadow', '/root/.bashrc', '/
 # The way to the interpreter is there, and nothing beside it.
 way = set(sys.prefix.split('/')) | set(sys.base_prefix.split('/'))
 for path in ('/root', '/home', '@HOME@', '/var/lib', '/sys/class'):
-    names = [n for n in os.listdir(path) if n not in way] if os.path.isdir(path) else []
+    try: names = [n for n in os.listdir(path) if n not in way]
+    except OSError: continue
     if names: broken.append(f'{path} lists {names}')
 for path in ('/usr/x', '/etc/x', '/x', sys.prefix + '/x', '/dev/x', '/lib/x', '/opt/x'):
     attempt(path + ' (made)', lambda: open(path, 'w'))
@@ -159,87 +197,72 @@ verdict()
     Attack(
         9,
         "search-everywhere",
-        "a search of files, environment and memory finds no secret, nor another node's files",
-        r"""
-import ctypes, gc
-wanted, found = 'CAN' + 'ARY-', []
-libc = ctypes.CDLL(None)
-libc.getenv.restype = ctypes.c_char_p
-print(libc.getenv(b'@VARIABLE@'), [v for v in os.environ.items() if wanted in v[1]])
-tops = ['/proc', '/tmp', '/root', '/home', '/run', '/var/tmp', '/dev/shm', '/mnt', '/srv', '/media',
-        os.path.realpath('.'), os.path.realpath('..'), os.path.realpath('../..'),
-        os.path.realpath('../../..'), *[v for v in os.environ.values() if v.startswith('/')]]
-end = time.monotonic() + 1.5
-for top in tops:
-    for folder, folders, names in os.walk(top):
-        folders[:] = folders if time.monotonic() < end else []
-        for name in names[:200]:
-            try:
-                path = os.path.join(folder, name)
-                fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-                data = os.read(fd, 65536)
-                os.close(fd)
-            except OSError: continue
-            if wanted.encode() in data: found.append((path, data[:200]))
-for thing in gc.get_objects():
-    if isinstance(thing, dict):
-        found += [v for v in list(thing.values()) if isinstance(v, str) and wanted in v
-                  and v != wanted][:3]
-print(found, 'BROKE: found' if found else 'HELD')
-""",
+        "a search of files, environment and memory finds no secret of the host or another tree",
+        f"wanted = {MARK[:3]!r} + {MARK[3:]!r}\n{SEARCH}",
         timeout_s=8.0,
     ),
     Attack(
         9,
+        "search-for-siblings",
+        "a search of files finds nothing of another state of the same tree",
+        f"wanted = {SISTER[:3]!r} + {SISTER[3:]!r}\n{SEARCH}",
+        timeout_s=8.0,
+        holds_from=Level.L2,
+        below="workspaces of one tree lie side by side, and one state can read another's",
+    ),
+    Attack(
+        9,
         "process-files",
-        "/proc shows no other process, neither its memory nor its environment",
-        r"""
-own = {str(os.getpid()), 'self', 'thread-self'}
-listed = [n for n in (os.listdir('/proc') if os.path.isdir('/proc') else []) if n.isdigit()]
-broken += [f'listed {n}' for n in listed if n not in own]
-for pid in [1, 2, os.getppid(), *range(os.getpid() - 4, os.getpid() + 4)]:
-    if str(pid) in own: continue
-    for name in ('environ', 'mem', 'maps', 'cmdline', 'root/etc/passwd', 'cwd', 'fd', 'status'):
-        path = f'/proc/{pid}/{name}'
-        attempt(path, lambda: os.listdir(path) if os.path.isdir(path) else open(path, 'rb').read(1))
+        "/proc shows no process of the host: no memory, environment or files of it",
+        "pids = {1, 2, @PID@, @VICTIM@, os.getppid()} - {os.getpid(), 0}" + PROCESS_FILES,
+    ),
+    Attack(
+        9,
+        "process-files-of-siblings",
+        "/proc shows no process but the node's own",
+        "pids = {*range(1, 20), *range(os.getpid() - 20, os.getpid() + 20)} - {os.getpid()}\n"
+        "try: broken += [n for n in os.listdir('/proc') if n.isdigit() and int(n) in pids]\n"
+        "except OSError: pass" + PROCESS_FILES,
+        holds_from=Level.L2,
+        below="what /proc shows of states of one tree is open to each of them",
+    ),
+    Attack(
+        10,
+        "signals-to-the-host",
+        "neither the host's processes nor the client nor the supervisor can be signalled",
+        CALLS
+        + r"""
+info = ctypes.create_string_buffer(128)
+# Signal 0 asks for permission and does nothing: safe where it is granted.
+for pid in {1, 2, @PID@, @VICTIM@, os.getppid()} - {os.getpid(), 0}:
+    attempt(f'kill {pid}', lambda: os.kill(pid, 0) or 1)
+    call('tgkill', pid, pid, 0)
+    call('rt_sigqueueinfo', pid, 0, info)
+    call('pidfd_open', pid, 0)
+    attempt(f'priority of {pid}', lambda: os.setpriority(os.PRIO_PROCESS, pid, 19) or 1)
+    attempt(f'affinity of {pid}', lambda: os.sched_setaffinity(pid, {0}) or 1)
+    if pid > 2: attempt(f'group of {pid}', lambda: os.killpg(pid, 0) or 1)
 verdict()
 """,
     ),
     Attack(
         10,
-        "signals",
+        "signals-to-all",
         "no process besides the node's own can be signalled, singly or all at once",
         r"""
-own = {os.getpid()}
-# Signal 0 asks for permission and does nothing: safe where it is granted.
-attempt('all', lambda: os.kill(-1, 0))
+attempt('all', lambda: os.kill(-1, 0) or 1)
 if not broken:
-    attempt('kill all', lambda: os.kill(-1, 9))
-for pid in range(1, 65536):
-    if pid in own: continue
+    attempt('kill all', lambda: os.kill(-1, 9) or 1)
+for pid in {*range(1, 4096), *range(@PID@ - 500, @PID@ + 500), @VICTIM@}:
+    if pid == os.getpid(): continue
     try: os.kill(pid, 0)
     except OSError: continue
     broken.append(f'pid {pid}')
     if len(broken) > 5: break
 verdict()
 """,
-    ),
-    Attack(
-        10,
-        "other-ways-to-signal",
-        "thread signals, process descriptors and queued signals reach no other process",
-        CALLS
-        + r"""
-info = ctypes.create_string_buffer(128)
-for pid in {1, 2, 3, os.getppid(), os.getpid() - 1, os.getpid() + 1} - {os.getpid(), 0}:
-    call('tgkill', pid, pid, 0)
-    call('rt_sigqueueinfo', pid, 0, info)
-    call('pidfd_open', pid, 0)
-    attempt(f'priority of {pid}', lambda: os.setpriority(os.PRIO_PROCESS, pid, 19))
-    attempt(f'affinity of {pid}', lambda: os.sched_setaffinity(pid, {0}))
-    attempt(f'group of {pid}', lambda: os.killpg(pid, 0))
-verdict()
-""",
+        holds_from=Level.L2,
+        below="states of one tree can signal one another, and nobody else",
     ),
     Attack(
         11,
@@ -330,21 +353,31 @@ print('HELD')
     ),
     Attack(
         13,
-        "archive-bombs",
-        "an archive that unpacks to more than the limit meets the limit",
+        "archive-of-zeros",
+        "an archive that unpacks to more bytes than the limit meets the limit",
         r"""
-import io, zipfile
+import zipfile
 with zipfile.ZipFile('bomb.zip', 'w', zipfile.ZIP_DEFLATED) as z:
     z.writestr('zeros', bytes(64 << 20))
-with zipfile.ZipFile('many.zip', 'w') as z:
-    for n in range(3000): z.writestr(f'm/{n}', '')
-for name in ('many.zip', 'bomb.zip'):
-    try: zipfile.ZipFile(name).extractall('.')
-    except OSError as error: last = error
-    else: print('BROKE:', name, 'was unpacked')
-raise last
+zipfile.ZipFile('bomb.zip').extractall('.')
+print('BROKE: it was unpacked')
 """,
         kinds=("disk",),
+    ),
+    Attack(
+        13,
+        "archive-of-many",
+        "an archive that unpacks to more files than the limit meets the limit",
+        r"""
+import zipfile
+with zipfile.ZipFile('many.zip', 'w') as z:
+    for n in range(1000): z.writestr(f'm/{n}', '')
+zipfile.ZipFile('many.zip').extractall('.')
+print('BROKE: it was unpacked')
+""",
+        kinds=("disk",),
+        holds_from=Level.L2,
+        below="files are not counted; the step's time limits them",
     ),
     Attack(
         14,

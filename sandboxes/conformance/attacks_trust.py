@@ -311,7 +311,7 @@ print('HELD')
         "planted-modules",
         "modules and path files left in the workspace are not loaded by a fork or a return",
         r"""
-plant = "import sys; sys.pwned = 1; open('/workspace/pwned', 'w').close()"
+plant = "import sys; sys.pwned = 1; open('pwned', 'w').close()"
 for name in ('sitecustomize', 'usercustomize', 'random', 'json', 'struct', 'marshal', 'site',
              'encodings', 'codecs', 'select', 'traceback', 'treegrpo', 'ctypes', 'numpy', 'gc'):
     open(f'{name}.py', 'w').write(plant)
@@ -326,7 +326,7 @@ print('HELD')
         "poisoned-environment",
         "variables set by the code reach no process but the node's own",
         r"""
-plant = "import sys; sys.pwned = 1; open('/workspace/pwned', 'w').close()"
+plant = "import sys; sys.pwned = 1; open('pwned', 'w').close()"
 open('start.py', 'w').write(plant); open('sitecustomize.py', 'w').write(plant)
 open('evil.so', 'wb').write(b'\x7fELF' + bytes(60))
 os.environ.update(LD_PRELOAD='/workspace/evil.so', PYTHONSTARTUP='/workspace/start.py',
@@ -360,7 +360,7 @@ print('HELD')
             ),
             "search-for-tests": (
                 "import gc\nfound = []\n"
-                "for t, _, names in os.walk('/workspace'):\n"
+                "for t, _, names in os.walk('.'):\n"
                 "    found += [n for n in names if 'test' in n or 'answer' in n]\n"
                 "hidden = [o for o in gc.get_objects() if type(o) is dict and o.get(5) == '25']\n"
                 "print('BROKE' if found or hidden else 'HELD', found, hidden)\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from treegrpo.sandboxes.base import Result
 
 MARK = "CANARY-"  # attacks spell it in two parts, so that their own code is no find
+SISTER = "SISTER-"  # the same for what lies in a sibling's workspace
 VARIABLE = "TREEGRPO_CONFORMANCE_SECRET"
 
 
@@ -22,6 +24,7 @@ class Bait:
     """Secrets in the environment, in files and in this process, and listening sockets."""
 
     secret: str
+    sister: str
     places: dict[str, str]  # what an attack's code writes -> where the bait is
     ears: tuple[socket.socket, ...]
 
@@ -71,6 +74,9 @@ def planted() -> Iterator[Bait]:
         ears = (tcp, udp, unix, abstract)
         for ear in ears:
             ear.setblocking(False)
+        # On the host, of the same user, and no relation of any sandbox.
+        victim = stack.enter_context(subprocess.Popen(["sleep", "86400"]))
+        stack.callback(victim.kill)
         os.chmod(path, 0o777)
         os.chmod(folder, 0o755)
         places = {
@@ -81,5 +87,7 @@ def planted() -> Iterator[Bait]:
             "@UNIX@": path,
             "@ABSTRACT@": name,
             "@VARIABLE@": VARIABLE,
+            "@PID@": str(os.getpid()),
+            "@VICTIM@": str(victim.pid),
         }
-        yield Bait(secret, places, ears)
+        yield Bait(secret, f"{SISTER}{uuid.uuid4().hex}", places, ears)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from treegrpo.sandboxes.conformance.case import Bench, Case, Checks, brief, case_of
+from treegrpo.sandboxes.base import Level
+from treegrpo.sandboxes.conformance.case import Bench, Case, Checks, brief, case_of, first_fork
 from treegrpo.sandboxes.conformance.leaks import commands_with, new_nonce
 from treegrpo.sandboxes.errors import SandboxDead
 
@@ -110,9 +111,9 @@ def a_sequence_is_a_command(bench: Bench, check: Checks) -> None:
     """A sequence of strings runs as a subprocess in the workspace; its exit code is given."""
     with bench.sandbox() as box:
         check.runs(box, "x = 1")
-        result = box.exec(["sh", "-c", "echo out; echo err >&2; pwd; exit 3"])
+        result = box.exec(["sh", "-c", "echo out; echo err >&2; exit 3"])
         check.same(("exit", 3, True), (result.kind, result.exit_code, result.alive), "sh")
-        check.same((b"out\n/workspace\n", b"err\n"), (result.stdout, result.stderr), "output")
+        check.same((b"out\n", b"err\n"), (result.stdout, result.stderr), "output")
         check.same("ok", box.exec(["true"]).kind, "true")
         check.same(b"a b$(c)", box.exec(["printf", "%s", "a b$(c)"]).stdout, "no shell between")
         check.same(b"abc", box.exec(["cat"], stdin=b"abc").stdout, "stdin of cat")
@@ -211,7 +212,6 @@ def times_are_told(bench: Bench, check: Checks) -> None:
 def common_libraries_work(bench: Bench, check: Checks) -> None:
     """What programs commonly use works: threads, pools, asyncio, sqlite, temporary files."""
     with bench.sandbox() as box:
-        check.value("'/workspace'", box, "import os; os.getcwd()")
         check.value(
             "[0, 1, 4]",
             box,
@@ -250,24 +250,45 @@ def common_libraries_work(bench: Bench, check: Checks) -> None:
         )
 
 
-CASES: tuple[Case, ...] = tuple(
-    case_of(check, "function")
-    for check in (
-        last_expression_is_the_value,
-        names_live_from_step_to_step,
-        an_exception_is_a_result,
-        sys_exit_ends_the_step_only,
-        os_exit_kills_the_sandbox,
-        a_fast_crash_is_a_signal,
-        stdin_is_what_was_given,
-        a_sequence_is_a_command,
-        a_command_that_hangs_is_killed,
-        output_comes_whole,
-        output_is_cut_and_flagged,
-        large_code_and_values,
-        a_timeout_kills_it_all,
-        the_spec_sets_the_timeout,
-        times_are_told,
-        common_libraries_work,
-    )
+def the_workspace_has_its_place(bench: Bench, check: Checks) -> None:
+    """The workspace is /workspace in every state, and /tmp is the state's own too."""
+    with bench.sandbox() as root:
+        check.value("'/workspace'", root, "import os; os.getcwd()")
+        check.same(b"/workspace\n", root.exec(["pwd"]).stdout, "pwd")
+        for box, name in ((first_fork(root), "one"), (first_fork(root), "two")):
+            check.runs(box, f"n = open('/workspace/f', 'w').write({name!r})")
+            check.runs(box, f"n = open('/tmp/f', 'w').write({name!r})")
+            names = "(os.getcwd(), os.listdir('/workspace'), open('/tmp/f').read())"
+            check.value(f"('/workspace', ['f'], {name!r})", first_fork(box), names)
+        check.value("False", root, "os.path.exists('/tmp/f')")
+
+
+CASES: tuple[Case, ...] = (
+    case_of(
+        the_workspace_has_its_place,
+        "function",
+        holds_from=Level.L2,
+        below="the workspace is a folder of the host's, the current one when a step begins",
+    ),
+    *(
+        case_of(check, "function")
+        for check in (
+            last_expression_is_the_value,
+            names_live_from_step_to_step,
+            an_exception_is_a_result,
+            sys_exit_ends_the_step_only,
+            os_exit_kills_the_sandbox,
+            a_fast_crash_is_a_signal,
+            stdin_is_what_was_given,
+            a_sequence_is_a_command,
+            a_command_that_hangs_is_killed,
+            output_comes_whole,
+            output_is_cut_and_flagged,
+            large_code_and_values,
+            a_timeout_kills_it_all,
+            the_spec_sets_the_timeout,
+            times_are_told,
+            common_libraries_work,
+        )
+    ),
 )

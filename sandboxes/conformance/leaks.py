@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from treegrpo.sandboxes.conformance.case import Bench, Checks
 
 PROC = Path("/proc")
+_OURS = re.compile("treegrpo|sandbox|workspace")  # in a mount; others come and go beside us
 
 
 def new_nonce() -> str:
@@ -29,6 +34,22 @@ def commands_with(nonce: str) -> list[int]:
         except OSError:  # it has ended, or is not ours to read
             continue
     return found
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process holds."""
+    return int(_lines("/proc/self/statm")[0].split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def kills(nonce: str) -> Iterator[None]:
+    """End what is left of a case when it fails: the processes whose command holds `nonce`."""
+    try:
+        yield
+    finally:
+        for pid in commands_with(nonce):
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def descendants(root: int | None = None) -> set[int]:
@@ -64,10 +85,11 @@ class Footprint:
 
 def footprint(bench: Bench) -> Footprint:
     """Return what is there now: below this process, in its mounts, and in the private folder."""
+    home = str(bench.home)
     return Footprint(
         frozenset(descendants()),
         len(os.listdir("/proc/self/fd")),
-        frozenset(_lines("/proc/self/mountinfo")),
+        frozenset(m for m in _lines("/proc/self/mountinfo") if _OURS.search(m) or home in m),
         frozenset(str(path) for path in bench.home.rglob("*")),
         frozenset((*_shared_names(), *_lines("/proc/sysvipc/shm")[1:])),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from treegrpo.sandboxes.base import Result
 from treegrpo.sandboxes.conformance.case import Bench, Checks, first_fork
@@ -55,7 +55,7 @@ def files():
     return found
 def state():
     kept = (xs, sorted(d.items()), sorted(map(repr, s)), text, tick(0), account, Account.made,
-            next(walker), rng.getstate(), list(deque), journal.tell(), os.getcwd(), files())
+            next(walker), rng.getstate(), list(deque), journal.tell(), os.path.isdir('d'), files())
     return hashlib.sha1(repr((kept, random.getstate())).encode()).hexdigest()
 """
 NUMPY_PRELUDE = """
@@ -95,7 +95,7 @@ LINES: tuple[Callable[[random.Random], str], ...] = (
     lambda r: f"os.rename('f{r.randrange(4)}', 'd/h{r.randrange(3)}')",  # often missing
     lambda r: f"os.remove('d/e/g{r.randrange(3)}')",
     lambda r: f"os.makedirs('m/{r.randrange(3)}', exist_ok=True); print(sorted(os.listdir('.')))",
-    lambda r: f"os.chdir('/workspace/d' if {r.randrange(2)} else '/workspace'); print(os.getcwd())",
+    lambda r: "os.chdir('d' if os.path.isdir('d') else '..'); print(sorted(os.listdir('.')))",
     lambda r: f"def twice(n, k={_number(r)}): return tick(n) * k\nprint(twice(2))",
     lambda r: f"class Special(Account):\n    bonus = {_number(r)}\naccount = Special('s')",
     lambda r: f"print(1 // {r.randrange(3)})",
@@ -108,9 +108,15 @@ NUMPY_LINES: tuple[Callable[[random.Random], str], ...] = (
 )
 
 
+TREE_SIZE = 20
+
+
 @dataclass(frozen=True)
-class Program:
-    """Steps of a fork tree; `parents[i]` is the step that step i follows, -1 for the root."""
+class Programs:
+    """A fork tree of steps; step i follows step `parents[i]`, or the root if that is -1.
+
+    The steps from the root to any one of them are a program.
+    """
 
     steps: tuple[str, ...]
     parents: tuple[int, ...]
@@ -124,17 +130,19 @@ class Program:
         return tuple(reversed(found))
 
 
-def random_program(seed: int, *, numpy: bool = False) -> Program:
-    """Return the program that belongs to a seed: three to six steps, each with a few lines."""
+def random_programs(seed: int, *, numpy: bool = False) -> Programs:
+    """Return the twenty programs that belong to a seed."""
     draw = random.Random(seed)
     lines = LINES + NUMPY_LINES * 3 if numpy else LINES
-    count = draw.randrange(3, 7)
-    steps = tuple(
-        "\n".join(draw.choice(lines)(draw) for _ in range(draw.randrange(1, 5)))
-        + ("\nstate()" if draw.random() < 0.5 else "")
-        for _ in range(count)
-    )
-    return Program(steps, tuple(draw.randrange(-1, number) for number in range(count)))
+    steps: list[str] = []
+    for _ in range(TREE_SIZE):
+        body = "\n".join(draw.choice(lines)(draw) for _ in range(draw.randrange(1, 6)))
+        if draw.random() < 0.8:  # the others may end in an exception, and tell no state
+            indented = body.replace("\n", "\n    ")
+            body = f"try:\n    {indented}\nexcept Exception as e: print(type(e), e)\nstate()"
+        steps.append(body)
+    parents = tuple(max(-1, number - draw.randrange(1, 7)) for number in range(TREE_SIZE))
+    return Programs(tuple(steps), parents)
 
 
 def essence(result: Result) -> tuple[object, ...]:
@@ -143,43 +151,48 @@ def essence(result: Result) -> tuple[object, ...]:
     return (result.kind, result.stdout, result.stderr, result.value, result.exception, trace[-1:])
 
 
-def check_program(root: Sandbox, program: Program, check: Checks, where: str) -> None:
-    """Check that forks of a program agree with its replay, and that no fork changed another."""
-    before = check.runs(first_fork(root), "state()").value
+def check_tree(root: Sandbox, programs: Programs, check: Checks, where: str, count: int) -> None:
+    """Check that `count` programs of a tree end in their forks as in a replay from the root.
+
+    The state that a step tells at its end covers variables, files and random numbers.
+    """
     nodes: list[Sandbox] = []
     seen: list[tuple[object, ...]] = []
-    for code, parent in zip(program.steps, program.parents, strict=True):
+    for code, parent in zip(programs.steps, programs.parents, strict=True):
         node, result = (nodes[parent] if parent >= 0 else root).step(code)
         nodes.append(node)
         seen.append(essence(result))
-    leaf = len(nodes) - 1
-    replay = root.snapshot()
-    for number in program.path(leaf):
-        again = essence(replay.exec(program.steps[number]))
-        check.same(seen[number], again, f"{where}, step {number}: {program.steps[number]!r}")
-    check.same(replay.state_hash, nodes[leaf].state_hash, f"{where}, hash of the history")
-    same = [check.runs(box, "print(files()); state()") for box in (replay, nodes[leaf])]
-    check.same(essence(same[0]), essence(same[1]), f"{where}, state, files and random state")
-    check.same(before, check.runs(first_fork(root), "state()").value, f"{where}, the root")
-    for box in (replay, *nodes):
+    for end in range(TREE_SIZE - count, TREE_SIZE):
+        replay = root.snapshot()
+        for number in programs.path(end):
+            again = essence(replay.exec(programs.steps[number]))
+            check.same(seen[number], again, f"{where}, step {number}: {programs.steps[number]!r}")
+        check.same(replay.state_hash, nodes[end].state_hash, f"{where}, hash at step {end}")
+        if end % 5 == 0:  # after all that others have done since
+            pair = [check.runs(box, "print(files()); state()") for box in (nodes[end], replay)]
+            check.same(essence(pair[0]), essence(pair[1]), f"{where}, state {end} at the end")
+        replay.close()
+    for box in nodes:
         box.close()
 
 
 def check_programs(bench: Bench, check: Checks, count: int, *, numpy: bool = False) -> None:
-    """Check `count` programs in trees that are renewed now and then, each in a fresh one too."""
+    """Check `count` programs, in trees of sandboxes that are renewed now and then."""
     prelude = PRELUDE + (NUMPY_PRELUDE if numpy else "")
-    for start in range(0, count, 50):
-        with bench.sandbox(zygote="numpy" if numpy else "bare", timeout_s=30) as root:
+    changes: dict[str, Any] = {"zygote": "numpy" if numpy else "bare", "timeout_s": 30}
+    starts = range(0, count, TREE_SIZE)
+    for first in range(0, len(starts), 5):
+        with bench.sandbox(**changes) as root, bench.sandbox(**changes) as fresh:
             check.runs(root, prelude)
-            for seed in range(start, min(count, start + 50)):
-                check_program(root, random_program(seed, numpy=numpy), check, f"program {seed}")
-            program = random_program(start, numpy=numpy)
-            steps = [program.steps[number] for number in program.path(len(program.steps) - 1)]
-            branch = root
-            for code in steps:
-                branch, _ = branch.step(code)
-            with bench.sandbox(zygote="numpy" if numpy else "bare", timeout_s=30) as fresh:
-                for code in (prelude, *steps):
-                    fresh.exec(code)
-                states = [check.runs(box, "state()").value for box in (branch, fresh)]
-                check.same(states[0], states[1], f"program {start} in another tree")
+            before = check.runs(first_fork(root), "state()").value
+            for start in starts[first : first + 5]:
+                programs = random_programs(start, numpy=numpy)
+                check_tree(root, programs, check, f"tree {start}", min(TREE_SIZE, count - start))
+            check.value(before, first_fork(root), "state()")
+            programs = random_programs(starts[first], numpy=numpy)
+            branch = root.snapshot()
+            check.runs(fresh, prelude)
+            check.value(before, first_fork(fresh), "state()")
+            for number in programs.path(TREE_SIZE - 1):
+                pair = [essence(box.exec(programs.steps[number])) for box in (branch, fresh)]
+                check.same(pair[0], pair[1], f"tree {starts[first]} and another, step {number}")

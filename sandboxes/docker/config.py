@@ -15,6 +15,22 @@ USER = "1000:1000"
 _MIB = 1024 * 1024
 _STEPS_AT_ONCE = 4  # the container has room for so many running steps beside the parked states
 _TMP_STATES = 8  # the tmpfs holds so many full workspaces, where states are directories in it
+# Over what the image sets, as on the host: one thread (numpy is imported before the namespaces
+# are made, which takes a process of one thread) and one order of sets in every fork and replay.
+_ENVIRONMENT = {
+    "HOME": "/workspace",
+    "TMPDIR": "/tmp",
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    # Where the NVIDIA runtime is the default, an image's own variable would hand over GPUs.
+    "NVIDIA_VISIBLE_DEVICES": "void",
+}
 
 
 class DockerConfig(BaseModel):
@@ -58,8 +74,7 @@ def container_options(
         "user": USER,
         "working_dir": "/",
         "hostname": "sandbox",
-        # Where the NVIDIA runtime is the default, an image's own variable would hand over GPUs.
-        "environment": {"LANG": "C.UTF-8", "NVIDIA_VISIBLE_DEVICES": "void"},
+        "environment": _ENVIRONMENT,
         "healthcheck": {"test": ["NONE"]},
         "labels": owner.labels(),
         "stdin_open": True,

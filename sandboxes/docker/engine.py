@@ -40,9 +40,12 @@ def connect(timeout_s: int = 60) -> Any:
     try:
         if address.startswith("unix://"):
             _reach(address.removeprefix("unix://"))
-        return docker.from_env(timeout=timeout_s)
+        client = docker.from_env(timeout=timeout_s)
     except (docker.errors.DockerException, OSError, ValueError) as error:
         raise _no_engine(address, error) from error
+    # The SDK pools connections by URL, and each container has its own: none would be used again.
+    client.api.headers["Connection"] = "close"
+    return client
 
 
 def _reach(path: str) -> None:

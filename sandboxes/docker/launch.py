@@ -25,7 +25,10 @@ _LIMITS = {
     "PidsLimit": "pids",
     "CpuCfsQuota": "cpu",
 }
-_IMPORTS: dict[str, list[str]] = {"bare": [], "numpy": ["numpy"]}
+_IMPORTS: dict[str, list[str]] = {
+    "bare": [],
+    "numpy": ["numpy", "numpy.linalg", "numpy.random", "numpy.fft"],
+}
 
 
 def choose_runtime(config: DockerConfig, info: dict[str, Any]) -> str | None:
@@ -49,14 +52,15 @@ def start(client: Any, config: DockerConfig, spec: SandboxSpec, info: dict[str, 
     """Return a container whose supervisor waits for the host's first request.
 
     Raises:
-        EngineRefused: the engine, the image or the interpreter in it would not.
+        SandboxUnavailable: the engine, the image or the interpreter in it would not.
     """
+    worker_filter()  # without it, nothing needs to be started
     asked = f"A sandbox in a container of {config.image} was asked for"
     with engine.refusals(asked, config.image):
         options = container_options(
             config,
             spec,
-            command=["-I", "-c", delivery.BOOT],
+            command=["-s", "-c", delivery.BOOT],
             seccomp=json.dumps(docker_profile()),
             runtime=choose_runtime(config, info),
             cpus=config.cpus or float(info["NCPU"]),
@@ -69,7 +73,7 @@ def start(client: Any, config: DockerConfig, spec: SandboxSpec, info: dict[str, 
     except OSError as error:
         found = f"its supervisor did not come up ({error})"
         container.close()
-        raise engine.EngineRefused(asked, found, _remedy(found, config, spec, info)) from error
+        raise engine.EngineRefused(asked, found, remedy(found, config, spec, info)) from error
     except BaseException:
         container.close()
         raise
@@ -87,7 +91,7 @@ def plant(container: Container, config: DockerConfig, spec: SandboxSpec) -> tupl
     try:
         answer, _ = connection.call(
             "open",
-            _worker_filter(),
+            worker_filter(),
             spec=told | told.pop("limits"),
             views="overlay",
             gate=True,
@@ -109,7 +113,12 @@ def plant(container: Container, config: DockerConfig, spec: SandboxSpec) -> tupl
 
 
 @cache
-def _worker_filter() -> bytes:
+def worker_filter() -> bytes:
+    """Return the system call filter that the workers install; made once.
+
+    Raises:
+        SandboxUnavailable: libseccomp is missing on this side.
+    """
     try:
         return compile_filter(gate=True)
     except SandboxUnavailable as error:
@@ -131,7 +140,7 @@ def _await_up(container: Container, timeout_s: float) -> None:
         raise ConnectionError(f"it said {said!r}")
 
 
-def _remedy(said: str, config: DockerConfig, spec: SandboxSpec, info: dict[str, Any]) -> str:
+def remedy(said: str, config: DockerConfig, spec: SandboxSpec, info: dict[str, Any]) -> str:
     """Return what to do about a supervisor that ended with these words."""
     if "FATAL tini" in said or "exec " + config.python in said:
         return (

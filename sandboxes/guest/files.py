@@ -42,8 +42,7 @@ def read(view: View, path: str, max_bytes: int) -> bytes:
 
 def write(view: View, path: str, data: bytes) -> None:
     """Make or replace a regular file; directories above it are made."""
-    where = _absolute(view, path)
-    _make_parents(view, where)
+    _make_parents(view, path)
     descriptor = _open(view, path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         _regular(descriptor, path)
@@ -76,9 +75,8 @@ def entries(view: View, path: str) -> list[dict[str, Any]]:
 
 def remove(view: View, path: str) -> None:
     """Delete one file, symlink or empty directory."""
-    where = _absolute(view, path)
-    above, name = os.path.split(where.rstrip("/"))
-    descriptor = _open(view, above, os.O_RDONLY | os.O_DIRECTORY)
+    above, name = os.path.split(path.rstrip("/"))
+    descriptor = _open(view, above or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         info = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
         if stat.S_ISDIR(info.st_mode):
@@ -91,22 +89,39 @@ def remove(view: View, path: str) -> None:
         os.close(descriptor)
 
 
-def _absolute(view: View, path: str) -> str:
-    """Return the path from the state's root."""
+def _place(view: View, path: str) -> tuple[str, str]:
+    """Return the directory of the view that is served, and the path below it."""
     if "\0" in path or not path:
         raise Refused(f"{path!r} is no path")
-    # A copied view is rooted at its own workspace; an overlay one has it at /workspace.
-    home = view.home if view.home != view.root else "/"
-    return os.path.join(home, path)
+    places = ("/workspace", "/tmp") if view.home != view.root else (view.root,)
+    for place in places:
+        if path == place or path.startswith(place + "/"):
+            below = path[len(place) :].strip("/") or "."
+            return ("." if view.home == view.root else place[1:]), below
+    if path.startswith("/"):
+        raise Refused(f"{path!r} is outside; paths are counted from the workspace")
+    return ("." if view.home == view.root else view.home[1:] or "."), path
 
 
 def _open(view: View, path: str, flags: int, mode: int = 0) -> int:
+    place, below = _place(view, path)
     try:
-        return kernel.open_inside(view.descriptor, _absolute(view, path), flags | _FLAGS, mode)
+        above = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=view.descriptor)
+        try:
+            return kernel.open_inside(above, below, flags | _FLAGS, mode)
+        finally:
+            os.close(above)
     except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise Refused(f"{path!r} is no regular file") from error
-        raise Refused(f"{path!r}: {os.strerror(error.errno or 0)}") from error
+        raise Refused(_why(path, error)) from error
+
+
+def _why(path: str, error: OSError) -> str:
+    """Return what was asked and what was found."""
+    if error.errno == errno.ENXIO:
+        return f"{path!r} is no regular file"
+    if error.errno in (errno.EXDEV, errno.ELOOP):
+        return f"{path!r} leads out of the workspace, or in a circle"
+    return f"{path!r}: {os.strerror(error.errno or 0)}"
 
 
 def _regular(descriptor: int, path: str) -> os.stat_result:
@@ -116,23 +131,30 @@ def _regular(descriptor: int, path: str) -> os.stat_result:
     return info
 
 
-def _make_parents(view: View, where: str) -> None:
-    at = ""
-    for part in [p for p in os.path.dirname(where).split("/") if p]:
-        above = at or "/"
-        at = f"{at}/{part}"
+def _make_parents(view: View, path: str) -> None:
+    """Make the directories above a path, one by one."""
+    parts = [part for part in os.path.dirname(path).split("/") if part]
+    at = "/" if path.startswith("/") else ""
+    for part in parts:
+        above, at = at, f"{at}{part}/"
+        if at in ("/workspace/", "/tmp/"):
+            continue
         try:
-            os.close(kernel.open_inside(view.descriptor, at, os.O_PATH | os.O_DIRECTORY))
-        except FileNotFoundError:
-            parent = _open(view, above, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.mkdir(part, 0o755, dir_fd=parent)
-            except OSError as error:
-                raise Refused(f"{at!r} could not be made: {error.strerror}") from error
-            finally:
-                os.close(parent)
-        except OSError as error:
-            raise Refused(f"{at!r}: {error.strerror}") from error
+            os.close(_open(view, at.rstrip("/"), os.O_RDONLY | os.O_DIRECTORY))
+        except Refused as refused:
+            if not isinstance(refused.__cause__, FileNotFoundError):
+                raise
+            _make_one(view, above.rstrip("/") or ".", part)
+
+
+def _make_one(view: View, above: str, name: str) -> None:
+    parent = _open(view, above, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.mkdir(name, 0o755, dir_fd=parent)
+    except OSError as error:
+        raise Refused(f"{name!r} could not be made: {error.strerror}") from error
+    finally:
+        os.close(parent)
 
 
 def _kind(mode: int) -> str:

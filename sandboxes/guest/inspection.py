@@ -100,10 +100,7 @@ def ancestors() -> set[int]:
     pid = os.getpid()
     while pid:
         found.add(pid)
-        try:
-            pid = int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[1])
-        except OSError:
-            break
+        pid = parent_of(pid)
     return found
 
 
@@ -114,6 +111,22 @@ def session_of(pid: int) -> int:
     except OSError:
         return 0
     return 0 if after_name[0] in (b"Z", b"X") else int(after_name[3])
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent of a process, 0 if it has gone."""
+    try:
+        return int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def tasks_of(pid: int) -> int:
+    """Return how many threads a process has, 0 if it has gone."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
 
 
 def is_dead(pid: int) -> bool:

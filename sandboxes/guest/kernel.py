@@ -27,11 +27,12 @@ MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 
 CAP_SYS_CHROOT = 18
-RESOLVE_NO_MAGICLINKS, RESOLVE_IN_ROOT = 0x02, 0x10
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
 
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _CLOEXEC = 1, 0o2000000
 _SIGCHLD = 17
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_NEW_LISTENER = 1, 8
 _IOCTL_NOTIF_RECV, _IOCTL_NOTIF_SEND = 0xC0502100, 0xC0182101
@@ -149,17 +150,22 @@ def new_mount(kind: str, options: list[tuple[str, str | None]]) -> int:
 
 
 def open_inside(root: int, path: str, flags: int, mode: int = 0) -> int:
-    """Return a descriptor of `path` resolved as if `root` were the root directory.
+    """Return a descriptor of `path` below the directory `root`.
 
-    No symlink, "..", or race with the code inside can lead out of it.
+    No symlink, "..", or race with the code inside can lead out of it: that is EXDEV.
     """
-    how = struct.pack("QQQ", flags | _CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    how = struct.pack("QQQ", flags | _CLOEXEC, mode, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
     return _syscall(_SYS_OPENAT2, path, root, os.fsencode(path), how, len(how))
 
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies."""
     _libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever the processes below leave behind."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def set_dumpable(value: bool) -> None:

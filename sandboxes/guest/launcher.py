@@ -7,11 +7,13 @@ own. In a container, where one tree is all there is, it becomes that supervisor 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import resource
 import signal
 import socket
+import sys
 from typing import Any
 
 from treegrpo.sandboxes.guest import ground, kernel
@@ -30,8 +32,12 @@ _CONTROL = 0
 
 def main(config: dict[str, Any]) -> None:
     """Serve as the host's first frame says; never returns."""
+    sys.prefix = config.get("prefix", sys.prefix)
+    sys.path += config.get("paths", [])
     for name in config["imports"]:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a fork must not touch, and thereby copy, these pages
     _raise_limits()
     if config["role"] == "tree":
         _serve_alone(config)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
-import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from treegrpo.sandboxes.guest import gate, inspection, wire
@@ -22,6 +21,14 @@ _CHUNK = 1 << 16
 
 
 @dataclass
+class Kin:
+    """The supervisor, its ancestors and all workers; `forking` counts forks under way."""
+
+    pids: set[int]
+    forking: int = 0
+
+
+@dataclass
 class State:
     """A worker, parked or running."""
 
@@ -30,19 +37,23 @@ class State:
     channel: socket.socket
     view: View
     rooted: bool  # whether its root directory tells its processes apart
-    above: frozenset[int]  # the supervisor and its ancestors
+    others: Kin  # whose processes are not its own
     busy: str = ""  # what it is doing: "", "exec" or "fork"
     dead: bool = False
     finding: inspection.Finding | None = None  # what a look found, until something runs
     pending_timer: bool = False
+    waiting: list[Promise] = field(default_factory=list[Promise])
 
     def owns(self, pid: int) -> bool:
         """Return whether a process belongs to this state."""
-        if pid in self.above:
+        if pid in self.others.pids:
             return False
         if self.rooted:
             return inspection.root_of(pid) in (self.view.root, "")
-        return inspection.session_of(pid) == self.pid
+        if inspection.session_of(pid) == self.pid:
+            return True
+        # An orphan has left its session: it is anyone's, unless it is a fork on its way.
+        return not self.others.forking and inspection.parent_of(pid) == os.getpid()
 
 
 @dataclass
@@ -101,11 +112,11 @@ class Step:
         """Send the step to the worker; `finished` gets the result's header and blob."""
         self._loop, self._state, self._order = loop, state, order
         self.finished = Promise()
-        self._nonce = secrets.token_bytes(16)
+        self._nonce = os.urandom(16)
         self._cause = ""
         self._started = time.monotonic()
         self._pids_before = inspection.newest_pid()
-        allow_processes(state.pid, census() + order.processes)
+        allow_processes(state.pid, census())
         self._out = Capture(loop, order.output_bytes)
         self._err = Capture(loop, order.output_bytes)
         self._pidfd = os.pidfd_open(state.pid)
@@ -139,6 +150,8 @@ class Step:
             data = self._state.channel.recv(MAX_MESSAGE)
         except OSError:
             data = b""
+        if self._cause:
+            return  # a limit has struck; whatever the worker still says comes too late
         if not data:  # the process may be on its way out; if not, it has closed the channel
             self._loop.forget(self._state.channel.fileno())
             self._timers.append(self._loop.after(_GRACE_S, lambda: self._kill("protocol")))
@@ -183,8 +196,9 @@ class Step:
         if self.finished.done or self._cause:
             return
         self._cause = cause
+        self._loop.forget(self._state.channel.fileno())
+        gate.kill(self._state.pid)  # first, or it would see its children's end and go on
         self._sweep()
-        gate.kill(self._state.pid)
 
     def _sweep(self) -> None:
         """Kill whatever the step has started."""

@@ -7,10 +7,8 @@ request may wait (a step, a fork); others go on meanwhile.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import resource
-import secrets
 import signal
 import socket
 import struct
@@ -18,10 +16,12 @@ from typing import Any, cast
 
 from treegrpo.sandboxes.guest import files, gate, inspection, kernel, landlock, wire, worker
 from treegrpo.sandboxes.guest.loop import Loop, Promise, Task
-from treegrpo.sandboxes.guest.states import Order, State, Step, allow_processes, sweep
+from treegrpo.sandboxes.guest.states import Kin, Order, State, Step, allow_processes, sweep
 from treegrpo.sandboxes.guest.views import CopyViews, OverlayViews, View
 
 _READY_S = 10.0
+_SPARE = 64  # for forks: dead processes count until they are reaped
+_SAMPLE = 32  # states whose memory is looked at; a look costs 0.5 ms
 _WINDOW = 8  # forks of one state that are under way at once
 _CREDENTIALS = struct.Struct("3i")
 
@@ -48,7 +48,7 @@ class Supervisor:
         self._states: dict[int, State] = {}
         self._numbers = iter(range(1, 1 << 62))
         self._gate: gate.Gate | None = None
-        self._above = frozenset(inspection.ancestors())
+        self._kin = Kin(inspection.ancestors())
         self._spec: dict[str, Any] = {}
         self._clean_pid = b""  # the newest process number when no stray was about
         os.set_blocking(read_fd, False)
@@ -57,6 +57,7 @@ class Supervisor:
     def run(self) -> None:
         """Serve until the host closes the stream."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        kernel.adopt_orphans()
         self._loop.watch(self._read_fd, self._on_input)
         self._loop.after(1.0, self._reap)
         self._loop.run()
@@ -85,7 +86,7 @@ class Supervisor:
             answer, data = fault.header, b""
         except files.Refused as refused:
             answer, data = {"error": "FileRefused", "message": str(refused)}, b""
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RecursionError) as error:
             message = f"{header['op']} failed in the supervisor: {error!r}"
             answer, data = {"error": "SandboxError", "message": message}, b""
         self._send({"id": header["id"], **answer}, data)
@@ -128,13 +129,14 @@ class Supervisor:
         rooted = self._views.mode == "chroot"
         if header["gate"]:
             self._gate = gate.Gate(self._loop, descriptors[0], rooted=rooted)
-        self._states[number] = State(number, pid, ours, view, rooted, self._above)
-        yield from self._ping(self._states[number])
+        state = State(number, pid, ours, view, rooted, self._kin)
+        self._enlist(state)
+        yield from self._ping(state)
         self._clean_pid = inspection.newest_pid()
         return {"state": number, "pid": os.getpid()}, b""
 
     def _op_exec(self, header: wire.Header, blob: bytes) -> Task:
-        state = self._idle(header["state"])
+        state = yield from self._idle(header["state"])
         code_bytes = header["code_bytes"]
         order = Order(
             code=blob[:code_bytes],
@@ -145,6 +147,8 @@ class Supervisor:
             processes=self._spec["processes"],
             output_bytes=self._spec["output_kib"] * 1024,
         )
+        if inspection.newest_pid() != self._clean_pid:
+            self._collect()
         state.busy, state.finding = "exec", None
         result, output = yield Step(self._loop, state, order, self._census).finished
         state.busy = ""
@@ -159,48 +163,58 @@ class Supervisor:
 
     def _op_fork(self, header: wire.Header, blob: bytes) -> Task:
         """Fork a state n times; each fork succeeds or fails for itself."""
-        state = self._idle(header["state"])
+        state = yield from self._idle(header["state"])
         finding = self._look(state)
         if finding.reasons:
             raise Fault("SnapshotUnsupported", "", finding.reasons)
         state.busy = "fork"
-        allow_processes(state.pid, self._census() + len(header["seeds"]) + 8)
+        self._kin.forking += 1
+        allow_processes(state.pid, self._census() + len(header["seeds"]) + _SPARE)
         outcomes: list[Any] = []
         under_way: list[tuple[State, bytes, str]] = []
         for seed in header["seeds"]:
-            under_way.append(self._begin_fork(state, finding, bytes.fromhex(seed)))
+            try:
+                under_way.append(self._begin_fork(state, finding, bytes.fromhex(seed)))
+            except (OSError, RecursionError) as error:  # shutil.Error is an OSError
+                message = f"The fork failed: no view of the files could be made: {error}"
+                outcomes.append({"error": "SandboxError", "message": message[:500]})
             if len(under_way) == _WINDOW:
                 outcomes.append((yield from self._end_fork(state, *under_way.pop(0))))
         while under_way:
             outcomes.append((yield from self._end_fork(state, *under_way.pop(0))))
         state.busy = ""
+        self._kin.forking -= 1
+        for promise in state.waiting:
+            promise.fulfil(None)
+        state.waiting.clear()
         if state.dead:
             self._forget(state)
         self._clean_pid = inspection.newest_pid() if not self._others_run() else b""
         return {"states": outcomes}, b""
 
     def _op_check(self, header: wire.Header, blob: bytes) -> Task:
-        yield from ()
-        return {"reasons": self._look(self._idle(header["state"])).reasons}, b""
+        state = yield from self._idle(header["state"])
+        return {"reasons": self._look(state).reasons}, b""
 
     def _op_read(self, header: wire.Header, blob: bytes) -> Task:
-        yield from ()
-        view = self._idle(header["state"]).view
-        return {}, files.read(view, header["path"], header["max_bytes"])
+        state = yield from self._idle(header["state"])
+        return {}, files.read(state.view, header["path"], header["max_bytes"])
 
     def _op_write(self, header: wire.Header, blob: bytes) -> Task:
-        yield from ()
-        files.write(self._idle(header["state"]).view, header["path"], blob)
+        state = yield from self._idle(header["state"])
+        if len(blob) > self._spec["workspace_mb"] << 20:
+            room = self._spec["workspace_mb"]
+            raise files.Refused(f"{header['path']!r} gets {len(blob)} bytes; room is {room} MiB")
+        files.write(state.view, header["path"], blob)
         return {}, b""
 
     def _op_list(self, header: wire.Header, blob: bytes) -> Task:
-        yield from ()
-        view = self._idle(header["state"]).view
-        return {"entries": files.entries(view, header["path"])}, b""
+        state = yield from self._idle(header["state"])
+        return {"entries": files.entries(state.view, header["path"])}, b""
 
     def _op_remove(self, header: wire.Header, blob: bytes) -> Task:
-        yield from ()
-        files.remove(self._idle(header["state"]).view, header["path"])
+        state = yield from self._idle(header["state"])
+        files.remove(state.view, header["path"])
         return {}, b""
 
     def _op_release(self, header: wire.Header, blob: bytes) -> Task:
@@ -213,23 +227,44 @@ class Supervisor:
 
     def _op_stats(self, header: wire.Header, blob: bytes) -> Task:
         yield from ()
-        sizes = {str(n): inspection.private_bytes(s.pid) for n, s in self._states.items()}
-        return {"private_bytes": sizes, "processes": self._census()}, b""
+        looked_at = list(self._states.values())[-_SAMPLE:]
+        sample = sum(inspection.private_bytes(state.pid) for state in looked_at)
+        total = sample * len(self._states) // max(1, len(looked_at))
+        return {"private_bytes": total, "processes": self._census()}, b""
 
     # ----------------------------------------------------------------------------- the inside
 
-    def _idle(self, number: int) -> State:
-        state = self._states.get(number)
-        if state is None:
-            raise Fault("SandboxDead", "The interpreter of this sandbox has ended.")
-        if state.busy:
-            raise Fault("SandboxBusy", f"The sandbox is busy ({state.busy}); wait for its end.")
-        return state
+    def _idle(self, number: int) -> Task:
+        """Return a parked state; wait for its forks if there are some under way."""
+        while True:
+            state = self._states.get(number)
+            if state is None:
+                raise Fault("SandboxDead", "The interpreter of this sandbox has ended.")
+            if not state.busy:
+                return state
+            if state.busy == "exec":
+                raise Fault("SandboxBusy", "Code is running in this sandbox; wait for its end.")
+            promise = Promise()
+            state.waiting.append(promise)
+            yield promise
 
     def _census(self) -> int:
-        """Return how many processes the tree has, running steps' own not counted."""
+        """Return how many processes the tree may have: what is there, and what steps may start.
+
+        The kernel counts threads as processes.
+        """
         running = sum(state.busy == "exec" for state in self._states.values())
-        return len(self._states) + 2 + running * self._spec["processes"]
+        allowed = 1 + len(self._states) + running * (self._spec["processes"] - 1)
+        if inspection.newest_pid() == self._clean_pid:
+            return allowed
+        for pid in inspection.processes():
+            if pid not in self._kin.pids and not any(
+                state.busy == "exec" and state.owns(pid) for state in self._states.values()
+            ):
+                allowed += inspection.tasks_of(pid)
+        return allowed + sum(
+            inspection.tasks_of(state.pid) - 1 for state in self._states.values() if not state.busy
+        )
 
     def _others_run(self) -> bool:
         return any(state.busy for state in self._states.values())
@@ -239,8 +274,7 @@ class Supervisor:
             newest = inspection.newest_pid()
             strays: list[int] = []
             if newest != self._clean_pid:
-                known = {s.pid for s in self._states.values()}
-                strays = [p for p in inspection.processes() if p not in known and state.owns(p)]
+                strays = [p for p in inspection.processes() if state.owns(p)]
                 strays = [p for p in strays if not inspection.is_dead(p)]
                 if not strays and not self._others_run():
                     self._clean_pid = newest
@@ -260,7 +294,7 @@ class Supervisor:
         view = self._views.make(number, state.view)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        nonce = secrets.token_bytes(16)
+        nonce = os.urandom(16)
         cwd = self._cwd_in(state, view)
         entries = [
             wire.fields(
@@ -280,7 +314,7 @@ class Supervisor:
         except OSError as error:
             fault = f"the worker does not take requests: {error}"
         theirs.close()
-        return State(number, 0, ours, view, state.rooted, self._above), nonce, fault
+        return State(number, 0, ours, view, state.rooted, self._kin), nonce, fault
 
     def _end_fork(self, state: State, child: State, nonce: bytes, fault: str) -> Task:
         """Wait for the fork's own word, then look whether it is where it should be."""
@@ -297,7 +331,7 @@ class Supervisor:
             child.channel.close()
             self._views.drop(child.view)
             return {"error": "SandboxError", "message": f"The fork failed: {fault}"}
-        self._states[child.number] = child
+        self._enlist(child)
         return child.number
 
     def _parent_word(self, state: State, nonce: bytes) -> Task:
@@ -375,8 +409,13 @@ class Supervisor:
         if not state.busy:
             self._forget(state)
 
+    def _enlist(self, state: State) -> None:
+        self._states[state.number] = state
+        self._kin.pids.add(state.pid)
+
     def _forget(self, state: State) -> None:
         if self._states.pop(state.number, None) is not None:
+            self._kin.pids.discard(state.pid)
             state.channel.close()
             self._views.drop(state.view)
 
@@ -387,15 +426,18 @@ class Supervisor:
     def _reap(self) -> None:
         """Collect orphans that ended under us; workers are left to those who wait for them."""
         self._loop.after(1.0, self._reap)
-        known = {state.pid for state in self._states.values()}
+        self._collect()
+
+    def _collect(self) -> None:
         for pid in inspection.processes():
-            if pid not in known and pid != os.getpid() and inspection.is_dead(pid):
+            if pid not in self._kin.pids and inspection.is_dead(pid):
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
 
     def _end(self) -> None:
         """End every state; as the first process of a pid namespace the kernel does it for us."""
-        if os.getpid() == 1:
+        me = os.getpid()
+        if me == 1:
             os._exit(0)
         for state in list(self._states.values()):
             sweep(state)
@@ -403,6 +445,13 @@ class Supervisor:
         for state in list(self._states.values()):
             self._wait_for(state.pid)
             self._forget(state)
+        for _ in range(200):  # orphans are ours by now, and their children will be
+            left = [p for p in inspection.processes() if inspection.parent_of(p) == me]
+            if not left:
+                break
+            for pid in left:
+                gate.kill(pid)
+                self._wait_for(pid)
         os._exit(0)
 
     def _become_worker(
@@ -420,18 +469,17 @@ class Supervisor:
             if self._views.mode != "copy":
                 os.fchdir(view.descriptor)
                 os.chroot(".")
-                kernel.keep_capabilities(*([kernel.CAP_SYS_CHROOT] if header["gate"] else []))
+            kernel.keep_capabilities(*([kernel.CAP_SYS_CHROOT] if header["gate"] else []))
             os.chdir(home)
             listener = kernel.install_filter(program, listen=header["gate"]) if program else -1
             if listener >= 0:
                 socket.send_fds(channel, [b"up"], [listener])
             else:
                 channel.send(b"up")
-            seed = hashlib.sha256(str(spec["seed"]).encode()).digest()
             worker.start(
                 channel,
                 files=self._views.mode,
-                seed=int.from_bytes(seed[:8], "big"),
+                seed=spec["seed"],
             )
         except BaseException as error:  # noqa: BLE001 - said, then the process ends
             os.write(2, f"the first worker failed: {error!r}\n".encode())

@@ -9,7 +9,6 @@ differ between states, and nothing but the code's manners hides a sibling.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from dataclasses import dataclass, field
 
@@ -35,6 +34,7 @@ class View:
     home: str
     descriptor: int  # of `root`, for lookups that cannot leave it
     layers: list[Layer] = field(default_factory=list[Layer])  # newest first
+    overlay: int = -1  # kept open: closing waits for the kernel, and a fork should not
 
 
 class OverlayViews:
@@ -60,22 +60,24 @@ class OverlayViews:
         kernel.attach_mount(copied, root)
         os.close(copied)
         layers: list[Layer] = []
+        overlay = -1
         if not self._bare:
             below = list(parent.layers) if parent is not None else []
             if len(below) >= _MOST_LAYERS and parent is not None:
                 below = [self._merged(number, parent)]
             layers = [self._new_layer(f"/layers/{number}"), *below]
-            self._overlay(root, layers)
+            overlay = self._overlay(root, layers)
         for layer in layers:
             layer.users += 1
         descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return View(root, "/" if self._bare else "/workspace", descriptor, layers)
+        return View(root, "/" if self._bare else "/workspace", descriptor, layers, overlay)
 
     def drop(self, view: View) -> None:
         """Give the view back; layers that nobody lies on any more go with it."""
         os.close(view.descriptor)
         if self._bare:
             return
+        os.close(view.overlay)
         kernel.unmount(view.root)
         os.rmdir(view.root)
         for layer in view.layers:
@@ -92,6 +94,8 @@ class OverlayViews:
         return Layer(path)
 
     def _merged(self, number: int, parent: View) -> Layer:
+        import shutil  # here, for its libraries would cost every fork
+
         layer = self._new_layer(f"/layers/{number}-merged")
         for part, place in _PARTS:
             shutil.copytree(
@@ -103,21 +107,19 @@ class OverlayViews:
             )
         return layer
 
-    def _overlay(self, root: str, layers: list[Layer]) -> None:
+    def _overlay(self, root: str, layers: list[Layer]) -> int:
         options: list[tuple[str, str | None]] = [("userxattr", None)]
         options += [("lowerdir+", layer.path + "/up") for layer in layers[1:]]
         options += [("lowerdir+", "/skeleton")]
         options += [("upperdir", layers[0].path + "/up"), ("workdir", layers[0].path + "/work")]
         overlay = kernel.new_mount("overlay", options)
-        try:
-            for part, place in _PARTS:
-                piece = kernel.clone_mount(part, at=overlay)
-                kernel.attach_mount(piece, f"{root}/{place}")
-                os.close(piece)
-            for path in self._covered:
-                _bring_back(path, root)
-        finally:
-            os.close(overlay)
+        for part, place in _PARTS:
+            piece = kernel.clone_mount(part, at=overlay)
+            kernel.attach_mount(piece, f"{root}/{place}")
+            os.close(piece)
+        for path in self._covered:
+            _bring_back(path, root)
+        return overlay
 
 
 class CopyViews:
@@ -135,13 +137,21 @@ class CopyViews:
         if parent is None:
             os.mkdir(root)
         else:
+            import shutil
+
             shutil.copytree(parent.root, root, symlinks=True, ignore=_special)
         return View(root, root, os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def drop(self, view: View) -> None:
         """Delete the state's directory."""
         os.close(view.descriptor)
-        shutil.rmtree(view.root, ignore_errors=True)
+        remove_folder(view.root)
+
+
+def remove_folder(path: str) -> None:
+    """Delete a directory however deep it is; shutil's way ends at Python's recursion limit."""
+    arguments = ["rm", "-rf", "--", path]
+    os.waitpid(os.posix_spawnp("rm", arguments, {"PATH": "/usr/bin:/bin"}), 0)
 
 
 def _bring_back(path: str, root: str) -> None:

@@ -7,7 +7,8 @@ with its own copy of the builtins, so that code which replaces them breaks only 
 
 from __future__ import annotations
 
-import ast
+import _ast
+import _socket
 import builtins
 import errno
 import gc
@@ -30,7 +31,7 @@ CHANNEL = 1000  # the descriptor of the supervisor's channel, out of the way of 
 NULL = 1001
 MAX_MESSAGE = 120_000
 _MAX_TEXT = 24_000
-_FDS = 8
+_FDS_BYTES = socket.CMSG_SPACE(8 * 4)
 
 _dup2, _close, _open, _read, _lseek = os.dup2, os.close, os.open, os.read, os.lseek
 _fork, _waitpid, _execvpe, _exit, _set_inheritable = (
@@ -50,10 +51,15 @@ _fork_sibling, _die_with_parent, _split, _fields = (
     wire.split,
     wire.fields,
 )
-_recv_fds = socket.recv_fds
+_recvmsg, _send = _socket.socket.recvmsg, _socket.socket.send
+_Expression, _Expr, _ONLY_AST = _ast.Expression, _ast.Expr, _ast.PyCF_ONLY_AST
+_lines = linecache.cache
 _compile, _eval, _exec, _repr, _isinstance = compile, eval, exec, repr, isinstance
 _get_objects = gc.get_objects
-_stdout, _stderr = sys.stdout, sys.stderr
+_open_text: Any = open
+_byteorder: Any = sys.byteorder
+_stdout: Any = sys.stdout
+_stderr: Any = sys.stderr
 _write, _dup, _environ = os.write, os.dup, os.environ
 _waitstatus_to_exitcode = os.waitstatus_to_exitcode
 _extract_tb, _format_list = traceback.extract_tb, traceback.format_list
@@ -81,15 +87,18 @@ class Worker:
         self._channel = channel
         self._files = files
         self._steps = 0
+        # What the code replaces in its builtins reaches its own modules only.
+        copied = types.ModuleType("builtins")
+        copied.__dict__.update(vars(builtins))
         main = types.ModuleType("__main__")
-        main.__dict__["__builtins__"] = builtins
-        sys.modules["__main__"] = main
+        main.__dict__["__builtins__"] = copied
+        sys.modules |= {"__main__": main, "builtins": copied}
         self.namespace: dict[str, Any] = main.__dict__
 
     def serve(self) -> None:
         """Answer requests until the supervisor closes the channel."""
         while True:
-            data, descriptors, _, _ = _recv_fds(self._channel, MAX_MESSAGE, _FDS)
+            data, descriptors = _receive(self._channel)
             if not data:
                 _exit(0)
             request = _split(data)
@@ -99,7 +108,7 @@ class Worker:
                 reply = self._divide(request, descriptors)
             else:
                 reply = _fields(request[1], b"pong")
-            self._channel.send(reply)
+            _send(self._channel, reply)
 
     # ------------------------------------------------------------------------------- steps
 
@@ -113,12 +122,14 @@ class Worker:
         code = _read_all(descriptors[3])
         self._steps += 1
         if request[3] == b"1":
-            sys.stdin = open(0, closefd=False)  # noqa: SIM115 - fresh buffer, same fd
+            sys.stdin = _open_text(0, closefd=False)  # a fresh buffer on the same descriptor
         if form == b"argv":
             outcome = _run_program(_split(code))
         else:
             outcome = self._run_code(code.decode("utf-8", "surrogateescape"))
         self._settle()
+        if request[3] == b"1":
+            sys.stdin = _open_text(0, closefd=False)
         after = _times()
         spent = sum(after[:4]) - sum(before[:4])
         pending = b"1" if any(_getitimer(timer)[0] for timer in _timers) else b"0"
@@ -138,13 +149,13 @@ class Worker:
         """Run code as a REPL does: the last expression's value is the step's value."""
         outcome = Outcome()
         name = f"<step {self._steps}>"
-        linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+        _lines[name] = (len(code), None, code.splitlines(True), name)
         try:
-            tree: Any = _compile(code, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-            last = tree.body.pop() if tree.body and _isinstance(tree.body[-1], ast.Expr) else None
+            tree: Any = _compile(code, name, "exec", _ONLY_AST, dont_inherit=True)
+            last = tree.body.pop() if tree.body and _isinstance(tree.body[-1], _Expr) else None
             _exec(_compile(tree, name, "exec", dont_inherit=True), self.namespace)
             if last is not None:
-                expression = ast.Expression(last.value)
+                expression = _Expression(last.value)
                 value = _eval(_compile(expression, name, "eval", dont_inherit=True), self.namespace)
                 if value is not None:
                     outcome.value, outcome.has_value = _repr(value), True
@@ -218,7 +229,9 @@ def start(channel: socket.socket, *, files: str, seed: int) -> None:
     for target in (0, 1, 2):
         _dup2(NULL, target)
     os.closerange(3, CHANNEL)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - lives as long as the process
+    sys.stdin = _open_text(0, closefd=False)
+    for stream in (_stdout, _stderr):  # what a step has printed is kept if it is killed
+        stream.reconfigure(line_buffering=True)
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -226,12 +239,19 @@ def start(channel: socket.socket, *, files: str, seed: int) -> None:
     for name in [n for n in sys.modules if n == "treegrpo" or n.startswith("treegrpo.")]:
         del sys.modules[name]
     sys.argv = [""]
-    gc.collect()
-    gc.freeze()  # a collection in a fork must not touch, and thereby copy, these pages
+    gc.freeze()
     Worker(socket.socket(fileno=CHANNEL), files=files).serve()
 
 
 # ------------------------------------------------------------------------------------ pieces
+
+
+def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """Return one message and the descriptors that came with it."""
+    data, ancillary, _, _ = _recvmsg(channel, MAX_MESSAGE, _FDS_BYTES)
+    packed = b"".join(value for _, _, value in ancillary)
+    order = range(0, len(packed), 4)
+    return data, [int.from_bytes(packed[i : i + 4], _byteorder) for i in order]
 
 
 def _run_program(argv: list[bytes]) -> Outcome:

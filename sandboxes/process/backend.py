@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
 import secrets
-import shutil
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from treegrpo.sandboxes.backend import Backend
 from treegrpo.sandboxes.base import Capabilities, Level, SandboxSpec
 from treegrpo.sandboxes.connection import Connection
 from treegrpo.sandboxes.errors import SandboxUnavailable
+from treegrpo.sandboxes.guest.views import remove_folder
 from treegrpo.sandboxes.process import cgroups
 from treegrpo.sandboxes.process.janitor import claim_folder, sweep_folders
 from treegrpo.sandboxes.process.launcher import Launcher
@@ -60,8 +62,8 @@ class ProcessBackend(Backend):
         sweep_folders()
 
     def probe(self) -> Capabilities:
-        """Return what the process backend can do on this host."""
-        return self._capabilities
+        """Return what the process backend can do on this host, at the level chosen."""
+        return replace(self._capabilities, level=self._level)
 
     def close(self) -> None:
         """End every tree, the launchers, and what they kept on disk."""
@@ -71,7 +73,7 @@ class ProcessBackend(Backend):
                 launcher.close()
             self._launchers.clear()
             if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
+                remove_folder(str(self._folder))
                 self._folder = None
 
     # ----------------------------------------------------------------------------- the inside
@@ -86,7 +88,7 @@ class ProcessBackend(Backend):
             ending += self._confine(pid, number, spec)
             header, program = self._opening(spec, number)
             if "top" in header:
-                ending.append(lambda: shutil.rmtree(header["top"], ignore_errors=True))
+                ending.append(lambda: remove_folder(header["top"]))
             answer, _ = connection.call("open", program, **header)
         except BaseException:
             _end(ending)
@@ -159,6 +161,8 @@ class ProcessBackend(Backend):
 def flat(spec: SandboxSpec) -> dict[str, Any]:
     """Return the specification as the supervisor reads it."""
     told = json.loads(spec.model_dump_json(exclude={"limits"}))
+    seed = hashlib.sha256(str(spec.seed).encode()).digest()  # near seeds, far random states
+    told["seed"] = int.from_bytes(seed[:8], "big")
     return told | json.loads(spec.limits.model_dump_json())
 
 

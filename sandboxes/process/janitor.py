@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 from pathlib import Path
+
+from treegrpo.sandboxes.guest.views import remove_folder
 
 _PREFIX = "treegrpo-sandboxes-"
 _NAME = re.compile(rf"{_PREFIX}(\d+)-(\d+)-")
@@ -28,7 +29,7 @@ def sweep_folders(parent: Path | None = None) -> list[Path]:
     for folder in Path(parent or tempfile.gettempdir()).glob(_PREFIX + "*"):
         found = _NAME.match(folder.name)
         if found and _start_of(int(found[1])) != int(found[2]):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(str(folder))
             removed.append(folder)
     return removed
 

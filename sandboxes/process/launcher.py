@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import site
 import socket
 import subprocess
 import sys
@@ -47,7 +48,7 @@ class Launcher:
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-s", "-c", BOOT],
+                [sys.executable, "-s", "-S", "-c", BOOT],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -60,6 +61,9 @@ class Launcher:
             "imports": _IMPORTS[zygote],
             "namespaces": namespaces,
             "hidden": _own_folders(),
+            # Without site's start-up files, each of which could load more into every fork.
+            "prefix": sys.prefix,
+            "paths": [p for p in site.getsitepackages() if os.path.isdir(p)],
         }
         self._control.settimeout(_START_S)
         try:

@@ -1,57 +1,73 @@
-"""One bench per module for each backend: process at the host's level and below, docker."""
+"""How a backend gets onto a bench, and what becomes of a case's outcome."""
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from treegrpo.sandboxes import Backend, open_backend
 from treegrpo.sandboxes.base import Level
-from treegrpo.sandboxes.conformance import Bench, open_bench
+from treegrpo.sandboxes.conformance import Bench, Case, open_bench, run_case
 from treegrpo.sandboxes.errors import SandboxUnavailable
 
 IMAGE = os.environ.get("TREEGRPO_DOCKER_IMAGE", "treegrpo-sandbox:test")
 REQUIRE_DOCKER = os.environ.get("TREEGRPO_REQUIRE_DOCKER") == "1"
-BACKENDS = [
-    "process",
-    "process-L1",
-    pytest.param("docker", marks=pytest.mark.docker),
-]
+
+Put = Callable[[Bench, Case], None]
 
 
-def opener(name: str) -> Callable[[], Backend]:
-    """Return what opens the backend of a name: process, process-L1, docker."""
-    kind, _, level = name.partition("-")
-    if kind == "docker":
-        return lambda: open_backend("docker", image=IMAGE)
-    if level:
-        return lambda: open_backend("process", level=Level[level])
-    return lambda: open_backend("process")
+@pytest.fixture(scope="session")
+def put() -> Put:
+    """What puts a case to a bench: nothing that fails, is open or is skipped passes silently."""
+
+    def run(bench: Bench, case: Case) -> None:
+        outcome = run_case(case, bench)
+        if outcome.status == "skipped":
+            pytest.skip(outcome.detail)
+        if outcome.status == "open":
+            pytest.xfail(f"{bench.level.name} does not promise it: {outcome.detail}")
+        assert outcome.status == "holds", f"{case.statement}: {outcome.detail}"
+        assert outcome.checks > 0
+
+    return run
 
 
-def no_docker(reason: str) -> None:
-    """Skip, or fail where the environment says that an engine must be there."""
-    if REQUIRE_DOCKER:
-        pytest.fail(f"TREEGRPO_REQUIRE_DOCKER=1, yet {reason}")
-    pytest.skip(reason)
+@contextmanager
+def process_bench(level: Level | None, rounds: float) -> Iterator[Bench]:
+    """Yield a bench for processes at a level, at the host's own if None."""
+    with open_backend("process") as backend:
+        found = backend.probe()
+    wanted = level or Level.L2
+    if found.level < wanted:
+        missing = "; ".join(f"{one.name}: {one.reason}" for one in found.missing())
+        pytest.skip(f"{wanted.name} is asked, this host gives {found.level.name}: {missing}")
+
+    def reopen() -> Backend:
+        return open_backend("process") if level is None else open_backend("process", level=level)
+
+    with open_bench(reopen, rounds=rounds) as bench:
+        yield bench
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    name = str(request.param)
-    reopen = opener(name)
-    with reopen() as backend:
-        capabilities = backend.probe()
-    wanted = Level.L1 if name != "process" else Level.L2
-    if capabilities.level < wanted:
-        missing = "; ".join(f"{f.name}: {f.reason}" for f in capabilities.missing())
-        if name == "docker":
-            no_docker(f"no usable Docker engine: {missing}")
-        pytest.skip(f"{name} gives {capabilities.level.name} on this host: {missing}")
+@pytest.fixture(scope="module")
+def highest() -> Iterator[Bench]:
+    with process_bench(None, rounds=1.0) as bench:
+        yield bench
+
+
+@pytest.fixture(scope="module", params=[Level.L1, Level.L2], ids=lambda level: level.name)
+def lower(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    with process_bench(request.param, rounds=0.05) as bench:
+        yield bench
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Bench]:
     try:
-        with open_bench(reopen, rounds=1.0 if name == "process" else 0.1) as opened:
-            yield opened
+        with open_bench(lambda: open_backend("docker", image=IMAGE), rounds=0.1) as bench:
+            yield bench
     except SandboxUnavailable as error:
-        if name != "docker":
-            raise
-        no_docker(str(error))
+        if REQUIRE_DOCKER:
+            pytest.fail(f"TREEGRPO_REQUIRE_DOCKER=1, yet there is no Docker: {error}")
+        pytest.skip(str(error))

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,7 +77,7 @@ def test_a_missing_image_names_the_command_that_gets_it(client: Any) -> None:
     [
         ({"image": "A b"}, "invalid reference format", "Give image as name:tag"),
         ({"python": "python9"}, "exec python9 failed", "Name the interpreter in"),
-        ({"python": "cat"}, "invalid option -- 'I'", "must name a CPython 3.9 or newer"),
+        ({"python": "cat"}, "invalid option", "must name a CPython 3.9 or newer"),
         ({"runtime": "none-such"}, "none-such", "Install that runtime, or leave the option"),
         ({"cpus": 10_000}, "CPUs", "Ask for what the engine's host has: the options cpus"),
     ],
@@ -195,6 +197,38 @@ def test_a_tree_that_spends_its_containers_memory_is_lost_alone(client: Any) -> 
             result = greedy.exec("x = bytearray(512 << 20)")
             assert result.kind in ("memory", "signal") and not result.alive
         assert other.exec("1 + 1").value == "2"
+
+
+def test_trees_leave_no_descriptor_behind(backend: DockerBackend) -> None:
+    backend.create().close()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with backend.create() as sandbox:
+            sandbox.exec("1")
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+KILLED = """
+import os, sys
+from treegrpo.sandboxes.docker import DockerBackend
+sandbox = DockerBackend(image="treegrpo-sandbox:test").create()
+sandbox.exec("import os, time; os.fork() or time.sleep(1000)", timeout_s=0.5)
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_container_of_a_killed_run_ends_and_the_next_start_removes_it(client: Any) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        label = f"treegrpo.pid={run.stdout.readline().strip()}"
+        (container,) = client.containers.list(filters={"label": label})
+        run.kill()
+    assert container.wait(timeout=20)["StatusCode"] == 0  # its supervisor saw the end
+    with DockerBackend(image=IMAGE) as backend, backend.create():
+        assert client.containers.list(all=True, filters={"label": label}) == []
 
 
 def test_closing_the_backend_ends_every_tree(client: Any) -> None:

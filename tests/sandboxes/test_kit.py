@@ -1,6 +1,7 @@
 """The conformance kit itself: it sees what is wrong, and its data are whole."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from treegrpo.sandboxes.conformance.abuse import PREAMBLE
 from treegrpo.sandboxes.conformance.bait import VARIABLE, Bait, planted
 from treegrpo.sandboxes.conformance.case import NotHere, Violation
 from treegrpo.sandboxes.conformance.leaks import check_nothing_left, footprint, new_nonce
-from treegrpo.sandboxes.conformance.programs import PRELUDE, random_program
+from treegrpo.sandboxes.conformance.programs import PRELUDE, TREE_SIZE, random_programs
 from treegrpo.sandboxes.conformance.report import (
     FORK_ROWS,
     Column,
@@ -63,7 +64,7 @@ def test_every_row_of_the_tables_has_its_cases() -> None:
 
 def test_attacks_are_code_and_say_what_they_promise() -> None:
     for attack in ATTACKS:
-        code = (PREAMBLE + attack.code).replace("@TCP@", "1").replace("@UDP@", "1")
+        code = re.sub(r"@(TCP|UDP|PID|VICTIM)@", "1", PREAMBLE + attack.code)
         compile(code, attack.name, "exec")
         assert attack.promise and attack.kinds
         # What ends in ok is judged by the code's own word or by the host.
@@ -149,17 +150,15 @@ def test_nothing_of_the_bait_stays() -> None:
 
 
 def test_a_seed_decides_its_program() -> None:
-    assert random_program(7) == random_program(7) != random_program(8)
-    branches = 0
-    for seed in range(100):
-        program = random_program(seed)
-        assert all(parent < step for step, parent in enumerate(program.parents))
-        branches += len(set(program.parents)) < len(program.parents)
-        path = program.path(len(program.steps) - 1)
-        assert path[-1] == len(program.steps) - 1 and program.parents[path[0]] == -1
-        for code in (PRELUDE, *program.steps):
+    assert random_programs(7) == random_programs(7) != random_programs(8)
+    for seed in range(50):
+        programs = random_programs(seed, numpy=seed % 2 == 0)
+        assert all(-1 <= parent < step for step, parent in enumerate(programs.parents))
+        assert len(set(programs.parents)) < TREE_SIZE  # it branches
+        path = programs.path(TREE_SIZE - 1)
+        assert path[-1] == TREE_SIZE - 1 and programs.parents[path[0]] == -1 and len(path) > 3
+        for code in (PRELUDE, *programs.steps):
             compile(code, "step", "exec")
-    assert branches > 50  # programs that really are trees
 
 
 def column(idle: Bench, level: Level, *checks: Any) -> Column:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from treegrpo.envs.errors import TreegrpoError
+from treegrpo.sandboxes.errors import SandboxError
 
 USER_ERROR, STOPPED = 2, 130
 
@@ -36,7 +37,7 @@ def run(app: typer.Typer) -> None:
     """Run the command line and leave with its exit code; a user's error is one message."""
     try:
         code = app(prog_name="treegrpo", standalone_mode=False)
-    except TreegrpoError as error:
+    except (TreegrpoError, SandboxError) as error:
         _leave(f"Error: {error}", USER_ERROR)
     except OSError as error:
         where = f" '{error.filename}'" if error.filename else ""

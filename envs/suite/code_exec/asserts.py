@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from treegrpo.envs.digest import canonical_json
 from treegrpo.envs.suite.code_exec.checks import Check, Exam, Inside, Outside, Rule
 
 _BUILTINS = frozenset(dir(builtins))
@@ -27,7 +28,8 @@ def exam_of_asserts(tests: Sequence[ast.Module], code: ast.Module, setup: ast.Mo
         code: the reference solution; what it defines is what the tests call.
         setup: imports and helpers of the tests; run behind the submission, as it may use it.
     """
-    candidates, helpers = defined_names(code), defined_names(setup)
+    helpers = defined_names(setup)
+    candidates = defined_names(code) - helpers
     stands_alone = not names_used(setup) & candidates
     # What a helper made with the submission says is no answer to compare with.
     asked = candidates if stands_alone else candidates | helpers
@@ -249,10 +251,13 @@ _NO_LITERAL = object()
 
 
 def _literal(node: ast.expr) -> Any:
+    """Return the value that a literal spells, if it can be digested as part of a task."""
     try:
-        return ast.literal_eval(node)
+        value = ast.literal_eval(node)
+        canonical_json(value)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return _NO_LITERAL
+    return value
 
 
 def _is_named(function: ast.expr, names: Sequence[str]) -> bool:

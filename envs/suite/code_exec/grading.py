@@ -61,7 +61,9 @@ def grade(
     with contextlib.ExitStack() as opened:
         root = opened.enter_context(new_sandbox())
         desk = _lay_desk(opened, root, exam, source)
-        for check in exam.checks if desk else ():
+        if desk is None:
+            return Grade(0, len(exam.checks))
+        for check in exam.checks:
             right, result = desk.ask(check)
             passed += right
             if not right and (stop_early or result.kind == "timeout"):
@@ -111,9 +113,7 @@ class _Desk:
             return _value(after, result.value)
 
 
-def _lay_desk(
-    opened: contextlib.ExitStack, root: Sandbox, exam: Exam, source: str
-) -> _Desk | None:
+def _lay_desk(opened: contextlib.ExitStack, root: Sandbox, exam: Exam, source: str) -> _Desk | None:
     """Return the desk, or None if the submission does not even run."""
     if any(isinstance(check, Stdin) for check in exam.checks):
         root.write(PROGRAM, source.encode("utf-8", "replace"))

@@ -125,8 +125,8 @@ def _divisor_sum(rng: np.random.Generator) -> Problem:
 
 
 def _committees(rng: np.random.Generator) -> Problem:
-    women, men = between(rng, 9, 16), between(rng, 9, 16)
-    size, least = between(rng, 6, 8), between(rng, 2, 3)
+    women, men = between(rng, 9, 30), between(rng, 9, 30)
+    size, least = between(rng, 6, 9), between(rng, 2, 3)
     return Problem(
         "committees",
         f"From {women} women and {men} men a committee of {size} is chosen with at least {least} "

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import threading
+import functools
+import os
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -35,6 +36,8 @@ from treegrpo.sandboxes import (
 )
 
 SANDBOXES = ("process", "docker")
+# So that `import solution` finds solution.py in the workspace, as at any Python prompt.
+_OPENING = "import sys\nif '' not in sys.path:\n    sys.path.insert(0, '')\ndel sys"
 
 
 @dataclass
@@ -53,25 +56,14 @@ class SandboxState:
         return {"sandbox": self.sandbox.state_hash, "submission": self.submission}
 
 
-@dataclass
-class SharedBackend:
-    """A backend that its first use opens; every fork of an environment uses the same."""
+@functools.lru_cache(maxsize=8)
+def shared_backend(name: str, image: str | None, process: int) -> Backend:
+    """Return the backend that all environments of a process with these options share.
 
-    name: str
-    options: dict[str, Any]
-    _opened: Backend | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def create(self, spec: SandboxSpec) -> Sandbox:
-        """Return the root of a new tree of sandboxes.
-
-        Raises:
-            SandboxError: as the backend's create().
-        """
-        with self._lock:
-            if self._opened is None:
-                self._opened = open_backend(self.name, **self.options)
-        return self._opened.create(spec)
+    It is opened by the first episode, not before; to open one takes longer than to make a
+    sandbox in it.
+    """
+    return open_backend(name) if image is None else open_backend(name, image=image)
 
 
 class SandboxEnv(ToolEnv):
@@ -113,12 +105,15 @@ class SandboxEnv(ToolEnv):
                 "image. Give sandbox='docker' too, or leave image out."
             )
         self.sandbox_spec = _spec(name, min_level, unsafe, timeout_s, memory_mb)
-        self._backend = SharedBackend(sandbox, {} if image is None else {"image": image})
+        self.backend_options = sandbox, image
         super().__init__(**settings)
 
     def setup(self, task: Task, rng: np.random.Generator) -> SandboxState:
         """Return a state with a fresh sandbox."""
-        return SandboxState(self.new_sandbox())
+        sandbox = self.new_sandbox()
+        with ours():
+            sandbox.exec(_OPENING)
+        return SandboxState(sandbox)
 
     def new_sandbox(self) -> Sandbox:
         """Return a fresh sandbox, the root of a tree of its own.
@@ -128,7 +123,8 @@ class SandboxEnv(ToolEnv):
             SandboxFailed: it failed otherwise.
         """
         try:
-            return self._backend.create(self.sandbox_spec)
+            backend = shared_backend(*self.backend_options, os.getpid())
+            return backend.create(self.sandbox_spec)
         except SandboxUnavailable as error:
             raise TreegrpoError(str(error)) from error
         except SandboxError as error:

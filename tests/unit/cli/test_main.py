@@ -22,6 +22,8 @@ OPTIONS = {
         "--agent --concurrency --env --env-arg --first-index --out --seed --split --tasks --trials"
     ),
     "list": "",
+    "sandbox bench": "--backend --quick",
+    "sandbox probe": "--json",
     "check": "env",
     "leaderboard add": "--store --trust-module bundle",
     "leaderboard verify": "--trust-module bundle",

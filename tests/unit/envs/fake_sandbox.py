@@ -38,7 +38,7 @@ class FakeBackend:
     lost: bool = False
     seen: list[str] = field(default_factory=list)
 
-    def create(self, spec: SandboxSpec) -> FakeSandbox:
+    def create(self, spec: SandboxSpec) -> Any:  # no Sandbox, but used as one
         self.trees += 1
         if self.lost:
             raise SandboxLost("The supervisor is gone.")
@@ -85,6 +85,10 @@ class FakeSandbox:
         self.backend.seen.append(repr(act))
         after = FakeSandbox(self.backend, self.spec, (*self.acts, act))
         return after, after._play().result
+
+    def exec(self, code: str) -> Result:
+        self.acts = (*self.acts, ("code", code, b""))
+        return self._play().result
 
     def write(self, path: str, data: bytes) -> None:
         if path.startswith("/"):
@@ -152,7 +156,9 @@ class _Play:
 
     def interactive(self, code: str) -> str | None:
         tree = ast.parse(code)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        last = tree.body[-1] if tree.body else None
+        last = last if isinstance(last, ast.Expr) else None
+        tree.body = tree.body[:-1] if last else tree.body
         with mock.patch("builtins.open", self._open):
             exec(compile(tree, "<step>", "exec"), self.namespace)
             if last is None:

@@ -41,6 +41,7 @@ def convert(text: str, known: set[str] | None = None) -> Outside | None:
         ("assert math.isclose(f(1), 2.0)", Outside("f(1)", 2.0, "close", 0.0, 1e-9)),
         ("assert isclose(3, f(1), abs_tol=1)", Outside("f(1)", 3, "close", 1.0, 1e-9)),
         ("assert f(2) == 10 ** 20", Outside("f(2)", None, reference="10 ** 20")),
+        ("assert f(2) == 1 + 2j", Outside("f(2)", None, reference="1 + 2j")),
         ("assert f(2) == math.pi", Outside("f(2)", None, reference="math.pi")),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 from tests.unit.envs.fake_sandbox import FakeBackend
 from treegrpo.envs.suite.code_exec.checks import Exam, Inside, Outside, Stdin
 from treegrpo.envs.suite.code_exec.grading import BrokenExam, Grade, grade
-from treegrpo.sandboxes import SandboxError, SandboxSpec
+from treegrpo.sandboxes import Sandbox, SandboxError, SandboxSpec
 
 DOUBLE = Exam(tuple(Outside(f"double({n})", 2 * n, "same") for n in (3, 40, 500)))
 RIGHT = "def double(n):\n    return n + n\n"
@@ -133,11 +133,11 @@ def test_a_large_value_comes_by_file() -> None:
 def test_a_lost_sandbox_is_raised() -> None:
     backend = FakeBackend()
 
-    def lose() -> object:
+    def lose() -> Sandbox:
         sandbox = backend.create(SandboxSpec())
         backend.lost = True
         return sandbox
 
     with pytest.raises(SandboxError):
-        grade(lose, DOUBLE, RIGHT, stop_early=True)  # type: ignore[arg-type]
+        grade(lose, DOUBLE, RIGHT, stop_early=True)
     assert backend.open == 0
