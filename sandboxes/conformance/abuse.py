@@ -14,12 +14,13 @@ hundred processes or megabytes, never the host.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from treegrpo.sandboxes.base import MIB, Level, Result, ResultKind
+from treegrpo.sandboxes.conformance.bench import OTHER_MARK
 from treegrpo.sandboxes.conformance.case import Bench, Case, Checks, brief, first_fork
 from treegrpo.sandboxes.conformance.leaks import (
     check_nothing_left,
@@ -88,7 +89,6 @@ class Scene:
     bench: Bench
     parent: Sandbox
     sibling: Sandbox
-    other: Sandbox
     attacked: Sandbox
     nonce: str
 
@@ -164,15 +164,13 @@ def _check_result(attack: Attack, bench: Bench, check: Checks, result: Result, t
 
 
 @contextmanager
-def _scene(bench: Bench, nonce: str) -> Iterator[Scene]:
-    with bench.sandbox(**LIMITS) as parent, bench.sandbox(**LIMITS) as other:
+def _scene(bench: Bench, nonce: str) -> Generator[Scene]:
+    with bench.sandbox(**LIMITS) as parent:
         parent.write("mark", nonce.encode())
         parent.exec(f"mark = {nonce!r}")
-        other.write("secret", bench.bait.secret.encode())
-        other.exec(f"mark = {nonce[::-1]!r}")
         sibling, attacked = first_fork(parent), first_fork(parent)
         sibling.write("secret", bench.bait.sister.encode())
-        yield Scene(bench, parent, sibling, other, attacked, nonce)
+        yield Scene(bench, parent, sibling, attacked, nonce)
 
 
 def check_neighbours(scene: Scene, check: Checks) -> None:
@@ -183,7 +181,7 @@ def check_neighbours(scene: Scene, check: Checks) -> None:
         check.value(expected, box, mark)
     check.same(["mark"], [entry.name for entry in scene.parent.list()], "files of the parent")
     check.same(["mark", "secret"], [entry.name for entry in scene.sibling.list()], "sibling's")
-    check.value(repr(scene.nonce[::-1]), scene.other, "mark")
+    check.value(repr(OTHER_MARK), scene.bench.other, "mark")
     child, result = scene.parent.step("sum(range(10))")
     check.same("45", result.value, "a step of the parent")
     child.close()

@@ -33,7 +33,7 @@ def _unseen_by_sibling(scene: Scene, _: Result, check: Checks) -> None:
         f"libc = ctypes.CDLL(None); seen = os.path.exists('/dev/shm/{scene.nonce}')\n"
         "(seen, libc.shmget(0x7e57, 64, 0) >= 0)"
     )
-    for box in (scene.sibling, scene.other):
+    for box in (scene.sibling, scene.bench.other):
         check.value("(False, False)", box, code)
     check.that(not os.path.exists(f"/dev/shm/{scene.nonce}"), "it is in the host's /dev/shm")
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class Bait:
 
 
 @contextmanager
-def planted() -> Iterator[Bait]:
+def planted() -> Generator[Bait]:
     """Yield bait: an environment variable, files at home and in /tmp, sockets of four kinds."""
     secret = f"{MARK}{uuid.uuid4().hex}"
     with ExitStack() as stack:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +17,12 @@ from treegrpo.sandboxes.conformance.leaks import descendants
 if TYPE_CHECKING:
     from treegrpo.sandboxes import Backend
 
+OTHER_MARK = "of another tree"
+"""What the variable `mark` is in the tree beside all cases."""
+
 
 @contextmanager
-def open_bench(reopen: Callable[[], Backend], *, rounds: float = 1.0) -> Iterator[Bench]:
+def open_bench(reopen: Callable[[], Backend], *, rounds: float = 1.0) -> Generator[Bench]:
     """Yield a bench for the backend that `reopen` opens; it is closed at the end.
 
     Args:
@@ -33,11 +36,16 @@ def open_bench(reopen: Callable[[], Backend], *, rounds: float = 1.0) -> Iterato
             root = backend.create(SandboxSpec(min_level=Level.L1, zygote=zygote))
             level = root.level
             root.tree.close()
-        yield Bench(backend, reopen, home, bait, backend.probe(), level, len(descendants()), rounds)
+        other = backend.create(SandboxSpec(min_level=level))
+        other.write("secret", bait.secret.encode())
+        other.exec(f"mark = {OTHER_MARK!r}")
+        yield Bench(
+            backend, reopen, home, bait, backend.probe(), level, other, len(descendants()), rounds
+        )
 
 
 @contextmanager
-def _private_folder() -> Iterator[Path]:
+def _private_folder() -> Generator[Path]:
     """Yield a new folder that temporary files go to, so that what is left is seen."""
     before = {name: os.environ.get(name) for name in ("TMPDIR", "XDG_RUNTIME_DIR")}
     default = tempfile.tempdir

@@ -6,7 +6,7 @@ A case is a function of a bench and of checks; its docstring is the statement th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ class Bench:
     bait: Bait  # what is planted for attacks to find
     capabilities: Capabilities
     level: Level  # that its sandboxes have
+    other: Sandbox  # of a tree that lives beside all cases, and holds a secret
     baseline: int = 0  # processes of the backend when it has no tree
     rounds: float = 1.0  # scales the number of random programs and of repetitions
 
@@ -50,7 +51,7 @@ class Bench:
         return SandboxSpec.model_validate(given)
 
     @contextmanager
-    def sandbox(self, **changes: Any) -> Iterator[Sandbox]:
+    def sandbox(self, **changes: Any) -> Generator[Sandbox]:
         """Yield the root of a new tree, which is closed at the end."""
         root = self.backend.create(self.spec(**changes))
         try:

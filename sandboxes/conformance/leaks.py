@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ def resident_bytes() -> int:
 
 
 @contextmanager
-def kills(nonce: str) -> Iterator[None]:
+def kills(nonce: str) -> Generator[None]:
     """End what is left of a case when it fails: the processes whose command holds `nonce`."""
     try:
         yield

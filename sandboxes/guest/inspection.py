@@ -54,6 +54,19 @@ def look(pid: int, root: str, strays: list[int], *, max_mb: int) -> Finding:
     return Finding(tuple(reasons), tuple(files))
 
 
+def strayed(pid: int, root: str) -> str:
+    """Return what a new fork holds outside its own root, "" if there is nothing.
+
+    Its memory is its parent's, so it may have kept a way into its parent's files.
+    """
+    files, faults = _descriptors(pid, root)
+    held = [file.path for file in files if not file.inside] + [detail for _, detail in faults]
+    where = os.readlink(f"/proc/{pid}/cwd")
+    if where != root and not where.startswith(root + "/"):
+        held.append(where)
+    return ", ".join(held)
+
+
 def memory_mb(pid: int) -> int:
     """Return the resident memory in MB."""
     return int(_read(f"/proc/{pid}/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20

@@ -186,8 +186,8 @@ class Step:
         state, order = self._state, self._order
         pids = [state.pid]
         if inspection.newest_pid() != self._pids_before:
-            pids = [pid for pid in inspection.processes() if state.owns(pid)]
-        if len(pids) > order.processes + 1:
+            pids += [pid for pid in inspection.processes() if state.owns(pid)]
+        if len(pids) > order.processes:
             self._kill("pids")
         elif sum(map(_resident_mb, pids)) > order.memory_mb:
             self._kill("memory")

@@ -359,7 +359,8 @@ class Supervisor:
             return "it is not a new process"
         if child.rooted and inspection.root_of(child.pid) != child.view.root:
             return "it is not in its own root"
-        return ""
+        held = inspection.strayed(child.pid, child.view.root) if child.rooted else ""
+        return f"it holds {held}" if held else ""
 
     def _message(self, channel: socket.socket) -> Task:
         """Wait for one message: (data, ancillary), or None on its end or after a while."""

@@ -77,7 +77,7 @@ def split(data: bytes) -> list[bytes]:
     at = 0
     while at < len(data):
         size = int.from_bytes(data[at : at + 4], "big")
-        if at + 4 + size > len(data):
+        if at + 4 > len(data) or at + 4 + size > len(data):
             raise ValueError("a field runs over the end")
         found.append(data[at + 4 : at + 4 + size])
         at += 4 + size

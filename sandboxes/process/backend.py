@@ -114,7 +114,10 @@ class ProcessBackend(Backend):
     def _launcher(self, zygote: str) -> Launcher:
         with self._lock:
             launcher = self._launchers.get(zygote)
-            if launcher is None or not launcher.alive:
+            if launcher is not None and not launcher.alive:
+                launcher.close()
+                launcher = None
+            if launcher is None:
                 launcher = Launcher(zygote, namespaces=self._level >= Level.L2)
                 self._launchers[zygote] = launcher
             return launcher

@@ -36,7 +36,9 @@ def bait() -> Iterator[Bait]:
 def idle(tmp_path: Path, bait: Bait) -> Bench:
     """A bench without a backend, for what needs none."""
     nothing: Any = None
-    return Bench(nothing, lambda: nothing, tmp_path, bait, Capabilities("none", Level.L2), Level.L2)
+    return Bench(
+        nothing, lambda: nothing, tmp_path, bait, Capabilities("none", Level.L2), Level.L2, nothing
+    )
 
 
 def case(check: Any, **fields: Any) -> Case:

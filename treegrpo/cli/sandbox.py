@@ -53,24 +53,29 @@ def bench_command(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer runs: seconds.")] = False,
 ) -> None:
     """Print the targets of speed with this host's numbers."""
+    from treegrpo.sandboxes import open_backend  # loads the backends' libraries
     from treegrpo.sandboxes.bench import run_bench
 
     if backend not in BACKENDS:
         raise TreegrpoError(
             f"Backend '{backend}' asked for, found {' and '.join(BACKENDS)}. Give one of them."
         )
+    console = Console()
     try:
-        rows = run_bench(backend, quick=quick)
+        with open_backend(backend) as opened, console.status("starting") as status:
+            report = run_bench(opened, quick, progress=lambda name: status.update(f"{name} ..."))
     except SandboxError as error:
         raise TreegrpoError(str(error)) from error
-    table = Table(title=f"Sandbox speed: {backend}")
+    title = f"Sandbox speed: {backend}, level L{report.level}; targets for 2 vCPUs"
+    table = Table(title=title, title_justify="left")
     for heading in ("metric", "here", "target", "met"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
-    for row in rows:
-        target = "" if row.target is None else f"{row.target:g}"
-        met = "" if row.met is None else "yes" if row.met else "no"
-        table.add_row(row.metric, f"{row.value:.3g}", target, met)
-    Console().print(table)
+    for row in report.rows():
+        here = "-" if row.value is None else f"{row.value:,.2f}"
+        met = {None: "not measured", True: "yes", False: "no"}[row.met]
+        target = f"{'>=' if row.at_least else '<='} {row.target:,g}"
+        table.add_row(row.metric, here, target, met)
+    console.print(table)
 
 
 def _table(found: Capabilities) -> Table:

@@ -32,8 +32,8 @@ def next_call(env: CodeExecEnv) -> Call:
             return "submit", {"source": solution}
         return "write_file", {"path": PROGRAM, "text": solution}
     trial = _trial(env)
-    said = any(trial[0] in message["content"] for message in _said(env))
-    if said or last_turns:
+    said = [m["content"] for m in env.episode.messages if m["role"] == "assistant"]
+    if last_turns or any(trial[0] in text for text in said):
         return "submit", {"path": PROGRAM}
     return trial[1]
 
@@ -52,7 +52,3 @@ def _holds(env: CodeExecEnv, solution: str) -> bool:
         return env.read_text(PROGRAM) == solution
     except FileRefused:
         return False
-
-
-def _said(env: CodeExecEnv) -> list[dict[str, str]]:
-    return [dict(m) for m in env.episode.messages if m["role"] == "assistant"]  # type: ignore[misc]

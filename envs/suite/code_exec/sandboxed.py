@@ -219,7 +219,8 @@ def _spec(name: str, min_level: int, unsafe: bool, timeout_s: float, memory_mb: 
             f"{', '.join(map(str, levels))}. docs/sandboxes.md says what each protects against."
         )
     try:
-        limits = Limits(timeout_s=timeout_s, memory_mb=memory_mb)
+        # More output than is shown: hidden tests of programs compare all of it.
+        limits = Limits(timeout_s=timeout_s, memory_mb=memory_mb, output_kib=1024)
         return SandboxSpec(limits=limits, min_level=Level(min_level), unsafe=unsafe)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]

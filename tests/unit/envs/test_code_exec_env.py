@@ -230,7 +230,7 @@ def test_options_reach_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sandboxed, "open_backend", open_fake)
     sandboxed.shared_backend.cache_clear()
-    options = {"min_level": 3, "timeout_s": 2.5, "memory_mb": 128}
+    options: dict[str, Any] = {"min_level": 3, "timeout_s": 2.5, "memory_mb": 128}
     env = CodeExecEnv(sandbox="docker", image="python:3.12-slim", **options)
     assert asked == []
     env.reset(seed=0)
