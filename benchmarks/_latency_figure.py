@@ -14,8 +14,8 @@ _OURS, _OTHERS = "#D55E00", "#0072B2"  # Okabe-Ito; filled and open dots tell th
 _LINES: dict[str, tuple[str, str]] = {
     "memory_fork": ("fork: memory", _OURS),
     "node_fork": ("fork: memory, files, isolation", _OURS),
-    "node_fork_ping": ("the same, child answered", _OURS),
-    "depth16_fork": ("the same at depth 16", _OURS),
+    "node_fork_ping": ("the same, child has answered", _OURS),
+    "depth16_fork": ("fork at depth 16", _OURS),
     "tree_start": ("new tree", _OURS),
     "sandlock_fork": ("Sandlock clone: memory", _OTHERS),
     "sandlock_call": ("Sandlock fork(1): memory", _OTHERS),

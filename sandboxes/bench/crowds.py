@@ -32,7 +32,7 @@ def closings(backend: Backend, counts: Counts) -> tuple[Measurement, ...]:
     for _ in range(counts.crowds):
         before = _footprint()
         root = node(backend, _roomy(counts.crowd))
-        states = grow(root, counts.crowd)
+        states = grow(root, counts.crowd, steps=counts.stepped)
         began = time.perf_counter()
         root.tree.close()
         while more := _more(before):
@@ -72,18 +72,24 @@ def memory(backend: Backend, counts: Counts) -> tuple[Measurement, ...]:
 
 
 def _priced(name: str, what: str, price: Price, share: int) -> Measurement:
-    figures = {
-        f"{name}_mb": price.drop / share,
-        f"{name}_private_mb": price.private / share,
-    }
+    figures = {f"{name}_private_mb": price.private / share}
     if price.charged is not None:
         figures[f"{name}_cgroup_mb"] = price.charged / share
-    what += ": drop of the host's available memory, private pages, charge of the tree's cgroup"
-    return Measurement(name, what, "MB", tuple(figures.values()), figures)
+    missing = ""
+    # What is private is surely in use: a smaller drop means that others gave memory back.
+    if price.drop >= price.private:
+        figures[f"{name}_mb"] = price.drop / share
+    else:
+        missing = "others' use of memory changed meanwhile; run it on a quiet machine"
+    what += ": private pages, charge of the tree's cgroup, drop of the host's available memory"
+    return Measurement(name, what, "MB", tuple(figures.values()), figures, missing)
 
 
-def grow(root: Sandbox, count: int) -> list[Sandbox]:
-    """Return `count` new live states below `root`, four children each; each runs a step."""
+def grow(root: Sandbox, count: int, *, steps: bool = True) -> list[Sandbox]:
+    """Return `root` and `count` new live states below it, four children each.
+
+    Each new state runs a step, unless `steps` says otherwise.
+    """
     states = [root]
     for parent in states:
         wanted = min(_CHILDREN, count + 1 - len(states))
@@ -92,7 +98,8 @@ def grow(root: Sandbox, count: int) -> list[Sandbox]:
         for child in parent.fork(wanted):
             if isinstance(child, SandboxError):
                 raise child
-            expect(child, STEP, None)
+            if steps:
+                expect(child, STEP, None)
             states.append(child)
     return states
 
@@ -126,7 +133,16 @@ def _charged_bytes() -> int | None:
 
 
 def _own_cgroups() -> list[Path]:
-    return list(_CGROUPS.rglob(f"treegrpo-{os.getpid()}-*"))
+    own = f"treegrpo-{os.getpid()}-"
+    # Others' cgroups come and go under the walk, which passes over what has gone.
+    walk = os.walk(_CGROUPS)
+    return [Path(at, name) for at, names, _ in walk for name in names if name.startswith(own)]
+
+
+def _mounts() -> int:
+    """Return the number of mounts that we see, those of the engine's containers left out."""
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    return sum(b"/docker/" not in line for line in lines)
 
 
 def _settled_bytes() -> int:
@@ -150,7 +166,7 @@ def _footprint() -> dict[str, int]:
     return {
         "processes": len(descendants()),
         "descriptors": len(os.listdir("/proc/self/fd")),
-        "mounts": Path("/proc/self/mountinfo").read_bytes().count(b"\n"),
+        "mounts": _mounts(),
         "cgroups": len(_own_cgroups()),
     }
 

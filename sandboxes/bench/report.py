@@ -17,20 +17,21 @@ class Counts:
     fanouts: int
     crowds: int  # trees of 1,000 states that are closed
     crowd: int  # their states
+    stepped: bool  # whether each of these has run a step
     parked: int  # states whose memory is measured
     live: int  # states that live at once; 0: not measured
-    copies: int  # copytree and a fresh interpreter
+    copies: int  # copytree and a fresh interpreter; Sandlock's single clones
     containers: int  # docker commit and run
     clones: int  # batches of 100 clones of Sandlock
 
 
 FULL = Counts(
-    runs=500, warm=30, fanouts=20, crowds=3, crowd=1_000, parked=500, live=2_000,
+    runs=500, warm=30, fanouts=20, crowds=3, crowd=1_000, stepped=True, parked=500, live=2_000,
     copies=100, containers=10, clones=6,
 )  # fmt: skip
 QUICK = Counts(
-    runs=60, warm=5, fanouts=3, crowds=1, crowd=1_000, parked=200, live=0,
-    copies=10, containers=2, clones=1,
+    runs=60, warm=5, fanouts=3, crowds=1, crowd=1_000, stepped=False, parked=200, live=0,
+    copies=10, containers=1, clones=1,
 )  # fmt: skip
 
 
@@ -38,7 +39,7 @@ QUICK = Counts(
 class Measurement:
     """One thing measured: every run's value in order, and the metrics made of them.
 
-    `missing` says why there are none.
+    `missing` says why there are none, or why one of them is not there.
     """
 
     name: str

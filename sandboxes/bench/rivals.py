@@ -21,7 +21,7 @@ from typing import Any
 
 from treegrpo.sandboxes.bench.forks import FILES, timed
 from treegrpo.sandboxes.bench.report import Counts, Measurement, latencies
-from treegrpo.sandboxes.errors import SandboxUnavailable
+from treegrpo.sandboxes.errors import SandboxError
 
 _COPY = (
     f"copytree of {FILES} files of 4 KiB and a fresh interpreter until it speaks; not sandboxed, "
@@ -42,6 +42,7 @@ _SANDLOCK_CALL = (
 )
 _SPEAK = "import sys; sys.stdout.write('ready'); sys.stdout.flush(); sys.stdin.read()"
 _CONTAINER = "import time; print('ready', flush=True); time.sleep(600)"
+_CLONES_S = 60
 _CLONES = """
 import json, sys, time
 import numpy as np
@@ -92,7 +93,7 @@ def copies(counts: Counts) -> tuple[Measurement, ...]:
 
             return undo
 
-        (seconds,) = timed(counts, copy, repeats=counts.copies)
+        (seconds,) = timed(counts, copy, repeats=counts.copies, warm=2)
     return (latencies("copytree", _COPY, seconds),)
 
 
@@ -102,10 +103,12 @@ def docker_commits(counts: Counts, image: str) -> tuple[Measurement, ...]:
 
     try:
         client = engine.connect()
-        with engine.refusals(f"A container of {image} was asked for", image):
-            seconds = _commits(client, image, counts.containers)
-        client.close()
-    except SandboxUnavailable as error:
+        try:
+            with engine.refusals(f"A container of {image} was asked for", image):
+                seconds = _commits(client, image, counts.containers)
+        finally:
+            client.close()
+    except SandboxError as error:
         return (Measurement("docker_commit_run", _DOCKER, missing=str(error)),)
     return (latencies("docker_commit_run", _DOCKER, seconds),)
 
@@ -113,6 +116,7 @@ def docker_commits(counts: Counts, image: str) -> tuple[Measurement, ...]:
 def _commits(client: Any, image: str, repeats: int) -> list[float]:
     from treegrpo.sandboxes.docker import owner
 
+    client.images.get(image)  # to run one that is missing would fetch it
     options: dict[str, Any] = {"network_mode": "none", "labels": owner.labels()}
     command = ["python3", "-I", "-c", _CONTAINER]
     first = client.containers.run(image, command, detach=True, **options)
@@ -124,7 +128,8 @@ def _commits(client: Any, image: str, repeats: int) -> list[float]:
             made = first.commit()
             second = client.containers.run(made.id, command, detach=True, **options)
             try:
-                next(iter(second.logs(stream=True, follow=True)))
+                if b"ready" not in next(iter(second.logs(stream=True, follow=True)), b""):
+                    raise SandboxError(f"A container of {image} ran no Python: see docker logs.")
                 seconds.append(time.perf_counter() - began)
             finally:
                 owner.remove(second)
@@ -147,18 +152,20 @@ def _files() -> bytes:
 
 def sandlock_forks(counts: Counts) -> tuple[Measurement, ...]:
     """Measure the clones of Sandlock, in an interpreter of their own."""
-    missing = ""
     if importlib.util.find_spec("sandlock") is None:
         missing = "not installed: pip install sandlock"
-    else:
-        words = [sys.executable, "-c", _CLONES, str(counts.clones), str(counts.copies)]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
-        if done.returncode:
-            missing = f"it failed: {done.stderr.strip().splitlines()[-1:]}"
-        else:
-            between, calls = json.loads(done.stdout)
-            return (
-                latencies("sandlock_fork", _SANDLOCK, between),
-                latencies("sandlock_call", _SANDLOCK_CALL, calls),
-            )
-    return (Measurement("sandlock_fork", _SANDLOCK, missing=missing),)
+        return (Measurement("sandlock_fork", _SANDLOCK, missing=missing),)
+    words = [sys.executable, "-c", _CLONES, str(counts.clones), str(counts.copies)]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_CLONES_S, check=True)
+    except subprocess.CalledProcessError as error:
+        missing = f"it failed: {''.join(error.stderr.strip().splitlines()[-1:])}"
+        return (Measurement("sandlock_fork", _SANDLOCK, missing=missing),)
+    except subprocess.TimeoutExpired:
+        missing = f"it did not end within {_CLONES_S} s"
+        return (Measurement("sandlock_fork", _SANDLOCK, missing=missing),)
+    between, calls = json.loads(done.stdout)
+    return (
+        latencies("sandlock_fork", _SANDLOCK, between),
+        latencies("sandlock_call", _SANDLOCK_CALL, calls),
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from treegrpo.sandboxes.base import KIB, Level, Result
-from treegrpo.sandboxes.conformance.abuse import LIMITS, Attack, Scene
+from treegrpo.sandboxes.base import KIB, Level, Result, ResultKind
+from treegrpo.sandboxes.conformance.abuse import LIMITS, Attack, Outside, Scene
 from treegrpo.sandboxes.conformance.case import Checks, first_fork
 from treegrpo.sandboxes.errors import SandboxError
 
@@ -63,6 +63,54 @@ def _sparse_is_refused(scene: Scene, _: Result, check: Checks) -> None:
         check.raises(SandboxError, lambda: scene.attacked.read("sparse"))
     _closes_fast(scene, _, check)
 
+
+_OUTPUT: tuple[tuple[str, str, tuple[ResultKind, ...], float], ...] = (
+    ("endless-lines", "while True: print('y')", ("timeout",), 0.4),
+    ("no-newline", "for _ in range(3000): n = sys.stdout.write('x' * 9999)", ("ok",), 6.0),
+    (
+        "binary-stderr",
+        "for _ in range(3000): n = sys.stderr.buffer.write(bytes(range(256)) * 32)",
+        ("ok",),
+        6.0,
+    ),
+    (
+        "descriptor",
+        r"for _ in range(3000): n = os.write(1, b'\x1b[2J\xff\xfe\xf0\x9f' * 999)",
+        ("ok",),
+        6.0,
+    ),
+    (
+        "subprocess",
+        "import subprocess\nr = subprocess.run(['sh', '-c', 'yes | head -c 30000000; yes >&2'])",
+        ("timeout",),
+        0.6,
+    ),
+)
+
+_ENDINGS: tuple[tuple[str, str, tuple[ResultKind, ...], Outside | None], ...] = (
+    ("sys-exit", "sys.exit(3)", ("exit",), _lives_on),
+    ("os-exit", "os._exit(0)", ("exit",), _died),
+    ("segfault", "import ctypes; ctypes.string_at(1)", ("signal",), _died),
+    ("abort", "os.abort()", ("signal",), _died),
+    ("recursion", "def f(): return f() + 1\nf()", ("exception",), _lives_on),
+    (
+        "c-stack",
+        "sys.setrecursionlimit(1 << 30)\nx = []\nfor _ in range(200_000): x = [x]\nn = repr(x)",
+        ("signal", "memory", "exception"),
+        _next_step_is_typed,
+    ),
+    ("kill-itself", "os.kill(os.getpid(), 9)", ("signal", "ok", "exception"), None),
+    ("terminate-itself", "os.kill(os.getpid(), 15)", ("signal", "ok", "exception"), None),
+    (
+        "exit-hooks",
+        "import atexit\nclass D:\n    def __del__(self): raise SystemExit(9)\n"
+        "h = atexit.register(os.abort); d = D(); del d",
+        ("ok",),
+        _lives_on,
+    ),
+    ("interrupt", "raise KeyboardInterrupt", ("exception",), _lives_on),
+    ("generator-exit", "raise GeneratorExit", ("exception",), _lives_on),
+)
 
 ATTACKS: tuple[Attack, ...] = (
     Attack(
@@ -272,29 +320,7 @@ print('HELD')
             says_held=False,
             outside=_cut,
         )
-        for name, code, kinds, timeout_s in (
-            ("endless-lines", "while True: print('y')", ("timeout",), 0.4),
-            ("no-newline", "for _ in range(3000): n = sys.stdout.write('x' * 9999)", ("ok",), 6.0),
-            (
-                "binary-stderr",
-                "for _ in range(3000): n = sys.stderr.buffer.write(bytes(range(256)) * 32)",
-                ("ok",),
-                6.0,
-            ),
-            (
-                "descriptor",
-                r"for _ in range(3000): n = os.write(1, b'\x1b[2J\xff\xfe\xf0\x9f' * 999)",
-                ("ok",),
-                6.0,
-            ),
-            (
-                "subprocess",
-                "import subprocess\n"
-                "r = subprocess.run(['sh', '-c', 'yes | head -c 30000000; yes >&2'])",
-                ("timeout",),
-                0.6,
-            ),
-        )
+        for name, code, kinds, timeout_s in _OUTPUT
     ),
     *(
         Attack(
@@ -368,30 +394,6 @@ for fd in range(3, 256):
             timeout_s=4.0,
             outside=outside,
         )
-        for name, code, kinds, outside in (
-            ("sys-exit", "sys.exit(3)", ("exit",), _lives_on),
-            ("os-exit", "os._exit(0)", ("exit",), _died),
-            ("segfault", "import ctypes; ctypes.string_at(1)", ("signal",), _died),
-            ("abort", "os.abort()", ("signal",), _died),
-            ("recursion", "def f(): return f() + 1\nf()", ("exception",), _lives_on),
-            (
-                "c-stack",
-                "sys.setrecursionlimit(1 << 30)\nx = []\n"
-                "for _ in range(200_000): x = [x]\nn = repr(x)",
-                ("signal", "memory", "exception"),
-                _next_step_is_typed,
-            ),
-            ("kill-itself", "os.kill(os.getpid(), 9)", ("signal", "ok", "exception"), None),
-            ("terminate-itself", "os.kill(os.getpid(), 15)", ("signal", "ok", "exception"), None),
-            (
-                "exit-hooks",
-                "import atexit\nclass D:\n    def __del__(self): raise SystemExit(9)\n"
-                "h = atexit.register(os.abort); d = D(); del d",
-                ("ok",),
-                _lives_on,
-            ),
-            ("interrupt", "raise KeyboardInterrupt", ("exception",), _lives_on),
-            ("generator-exit", "raise GeneratorExit", ("exception",), _lives_on),
-        )
+        for name, code, kinds, outside in _ENDINGS
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,8 +12,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from treegrpo.sandboxes.base import Level, SandboxSpec
-from treegrpo.sandboxes.conformance.case import Bench, Case, Checks, NotHere, case_of, first_fork
+from treegrpo.sandboxes.base import Level
+from treegrpo.sandboxes.conformance.case import Bench, Case, Checks, case_of, first_fork
+from treegrpo.sandboxes.conformance.containers import containers_of, kill_containers
 from treegrpo.sandboxes.conformance.leaks import commands_with, descendants, kills, new_nonce
 from treegrpo.sandboxes.errors import (
     CapacityExceeded,
@@ -28,13 +30,14 @@ if TYPE_CHECKING:
 
 # What a client does whose death must take everything along.
 CLIENT = (
-    "import sys\n"
+    "import json, sys\n"
     "from treegrpo.sandboxes import SandboxSpec, open_backend\n"
-    "backend = open_backend('process')\n"
-    "root = backend.create(SandboxSpec.model_validate_json(sys.argv[1]))\n"
+    "name, options, spec, nonce = sys.argv[1:]\n"
+    "backend = open_backend(name, **json.loads(options))\n"
+    "root = backend.create(SandboxSpec.model_validate_json(spec))\n"
     "forks = root.fork(3)\n"
     "print(len(forks), flush=True)\n"
-    "forks[0].exec(['sleep', sys.argv[2]], timeout_s=600)\n"
+    "forks[0].exec(['sleep', nonce], timeout_s=600)\n"
 )
 SOLVE = "v = float(np.linalg.inv(m)[0, 0] + np.linalg.solve(m, m)[1, 1] + (m @ m.T).sum())"
 
@@ -154,17 +157,17 @@ def f11_budgets_are_kept(bench: Bench, check: Checks) -> None:
 
 def f12_a_crash_takes_all_along(bench: Bench, check: Checks) -> None:
     """A supervisor killed amid a step gives SandboxLost at once, and leaves no process."""
-    if bench.capabilities.backend != "process":
-        raise NotHere("the supervisor is no process of this host's user")
     nonce, before = new_nonce(), descendants()
     with bench.reopen() as backend, ThreadPoolExecutor(1) as pool:
+        others = containers_of(bench, os.getpid())
         root = backend.create(bench.spec(timeout_s=60))
         fork = first_fork(root)
         running = pool.submit(root.exec, ["sleep", nonce])
         check.empties(5, lambda: not commands_with(nonce), "the step did not begin")
-        for pid in _children() - before:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if made := containers_of(bench, os.getpid()) - others:
+            kill_containers(made)
+        else:
+            _kill(_children() - before)
         check.raises(SandboxLost, lambda: running.result(10))
         check.raises(SandboxLost, lambda: fork.exec("1"))
         with kills(nonce):
@@ -173,25 +176,26 @@ def f12_a_crash_takes_all_along(bench: Bench, check: Checks) -> None:
         other = backend.create(bench.spec())
         check.value("2", other, "1 + 1")
     check.empties(4, lambda: _alive(descendants() - before), "processes of the backend")
+    check.empties(4, lambda: containers_of(bench, os.getpid()) - others, "containers")
 
 
 def f12_a_dead_client_leaves_nothing(bench: Bench, check: Checks) -> None:
-    """When the client is killed amid a step, its whole tree ends."""
-    if bench.capabilities.backend != "process":
-        raise NotHere("a container outlives its client until the next one opens the backend")
-    nonce = new_nonce()
-    spec = SandboxSpec.model_validate(bench.spec().model_dump())
-    client = subprocess.Popen(
-        [sys.executable, "-c", CLIENT, spec.model_dump_json(), nonce], stdout=subprocess.PIPE
-    )
+    """A client killed amid a step takes its tree along; what it kept goes with the next client."""
+    nonce, spec = new_nonce(), bench.spec()
+    options = json.dumps(bench.backend.options)
+    words = [bench.backend.name, options, spec.model_dump_json(), nonce]
+    client = subprocess.Popen([sys.executable, "-c", CLIENT, *words], stdout=subprocess.PIPE)
     with client:
         check.same(b"3\n", client.stdout.readline() if client.stdout else b"", "forks")
         check.empties(5, lambda: not commands_with(nonce), "the step did not begin")
-        below = descendants(client.pid)
-        check.that(len(below) > 1, f"processes of the client: {below}")
+        below, made = descendants(client.pid), containers_of(bench, client.pid)
+        check.that(len(below) > 1 or bool(made), f"processes of the client: {below}")
         client.kill()
     with kills(nonce):
         check.empties(4, lambda: commands_with(nonce) or _alive(below), "processes left")
+    with bench.reopen() as backend:
+        check.value("2", backend.create(spec), "1 + 1")
+    check.empties(4, lambda: containers_of(bench, client.pid), "containers of a dead client")
 
 
 def f13_linear_algebra_survives_forks(bench: Bench, check: Checks) -> None:
@@ -206,6 +210,12 @@ def f13_linear_algebra_survives_forks(bench: Bench, check: Checks) -> None:
                 check.value(expected, child, f"{SOLVE}; round(v, 6)")
             check.value(expected, root, f"{SOLVE}; round(v, 6)")
             child.close()
+
+
+def _kill(pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _children() -> set[int]:

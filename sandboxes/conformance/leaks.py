@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from treegrpo.sandboxes.conformance.case import Bench, Checks
+from treegrpo.sandboxes.conformance.containers import containers_of
 
 PROC = Path("/proc")
 _OURS = re.compile("treegrpo|sandbox|workspace")  # in a mount; others come and go beside us
@@ -81,6 +82,7 @@ class Footprint:
     mounts: frozenset[str]
     files: frozenset[str]
     shared: frozenset[str]  # segments of System V and POSIX shared memory
+    containers: frozenset[str]
 
 
 def footprint(bench: Bench) -> Footprint:
@@ -92,6 +94,7 @@ def footprint(bench: Bench) -> Footprint:
         frozenset(m for m in _lines("/proc/self/mountinfo") if _OURS.search(m) or home in m),
         frozenset(str(path) for path in bench.home.rglob("*")),
         frozenset((*_shared_names(), *_lines("/proc/sysvipc/shm")[1:])),
+        containers_of(bench, os.getpid()),
     )
 
 
@@ -107,6 +110,7 @@ def check_nothing_left(
         now = footprint(bench)
         left: dict[str, object] = {
             "commands": commands_with(nonce),
+            "containers": sorted(now.containers - before.containers),
             "mounts": sorted(now.mounts - before.mounts),
             "files": sorted(now.files - before.files)[:8],
             "shared memory": sorted(name for name in now.shared - before.shared if nonce in name),

@@ -50,11 +50,6 @@ _SYS_OPENAT2 = 437
 _libc = ctypes.CDLL(None, use_errno=True)
 # Keeps the interpreter lock over the call: a fork must not run while it is let go.
 _locked = ctypes.PyDLL(None)
-_before_fork: Any = ctypes.pythonapi.PyOS_BeforeFork
-_after_fork_child: Any = ctypes.pythonapi.PyOS_AfterFork_Child
-_after_fork_parent: Any = ctypes.pythonapi.PyOS_AfterFork_Parent
-for _hook in (_before_fork, _after_fork_child, _after_fork_parent):
-    _hook.restype = None
 
 
 def _check(result: int, what: str) -> int:
@@ -83,13 +78,13 @@ def fork_into(namespaces: int) -> int:
 
 
 def _clone(flags: int) -> int:
-    """Fork with flags. Only for processes of one thread: libraries' fork hooks do not run."""
-    _before_fork()
+    """Fork with flags, and nothing else.
+
+    Neither C libraries' nor Python's fork hooks run: with one thread, which is checked, they
+    have nothing to repair, and they would touch (so copy) hundreds of pages, reseed `random`
+    and show the code that it was forked. The interpreter lock is held over the call.
+    """
     pid = int(_locked.syscall(ctypes.c_long(_SYS["clone"]), flags | _SIGCHLD, 0, 0, 0, 0))
-    if pid == 0:
-        _after_fork_child()
-        return 0
-    _after_fork_parent()
     if pid < 0:
         raise OSError(errno.EAGAIN, "clone: refused")
     return pid

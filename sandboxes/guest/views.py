@@ -30,6 +30,7 @@ class Layer:
 class View:
     """One state's files: `root` as the supervisor sees it, `home` as the state does."""
 
+    number: int
     root: str
     home: str
     descriptor: int  # of `root`, for lookups that cannot leave it
@@ -53,7 +54,7 @@ class OverlayViews:
     def make(self, number: int, parent: View | None) -> View:
         """Return the view of a new state over its parent's files."""
         if self._bare and parent is not None:
-            return View(parent.root, "/", os.dup(parent.descriptor))
+            return View(number, parent.root, "/", os.dup(parent.descriptor))
         root = f"/nodes/{number}"
         os.mkdir(root)
         copied = kernel.clone_mount("/base", recursive=True)
@@ -70,7 +71,7 @@ class OverlayViews:
         for layer in layers:
             layer.users += 1
         descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return View(root, "/" if self._bare else "/workspace", descriptor, layers, overlay)
+        return View(number, root, "/" if self._bare else "/workspace", descriptor, layers, overlay)
 
     def drop(self, view: View) -> None:
         """Give the view back; layers that nobody lies on any more go with it."""
@@ -140,7 +141,7 @@ class CopyViews:
             import shutil
 
             shutil.copytree(parent.root, root, symlinks=True, ignore=_special)
-        return View(root, root, os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        return View(number, root, root, os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def drop(self, view: View) -> None:
         """Delete the state's directory."""

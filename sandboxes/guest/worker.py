@@ -43,7 +43,7 @@ _fork, _waitpid, _execvpe, _exit, _set_inheritable = (
 )
 _chroot, _fchdir, _chdir, _setsid = os.chroot, os.fchdir, os.chdir, os.setsid
 _times, _perf_counter = os.times, time.perf_counter
-_getstate, _setstate, _seed = random.getstate, random.setstate, random.seed
+_seed = random.seed
 _getitimer, _timers = signal.getitimer, (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL)
 _fork_sibling, _die_with_parent, _split, _fields = (
     kernel.fork_sibling,
@@ -181,7 +181,6 @@ class Worker:
     def _divide(self, request: list[bytes], descriptors: list[int]) -> bytes:
         """Fork; the child takes over the new channel and its own view of the files."""
         nonce = request[1]
-        random_state = _getstate()
         try:
             pid = _fork_sibling()
         except OSError as error:
@@ -195,8 +194,6 @@ class Worker:
         self._enter(request, descriptors)
         if request[3]:
             self._reseed(request[3])
-        else:
-            _setstate(random_state)
         return _fields(nonce, b"ready")
 
     def _enter(self, request: list[bytes], descriptors: list[int]) -> None:

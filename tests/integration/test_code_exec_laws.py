@@ -16,7 +16,7 @@ from treegrpo.envs import check_env_laws, make
 from treegrpo.envs.baselines import oracle_action, run_episode
 from treegrpo.envs.core import ToolEnv
 from treegrpo.envs.snapshot import Snapshot, core_of
-from treegrpo.envs.suite.code_exec import CodeExecEnv
+from treegrpo.envs.suite.code_exec import CodeExecEnv, PythonMathEnv
 from treegrpo.envs.suite.code_exec.output import UNDONE
 from treegrpo.sandboxes import Level, open_backend
 
@@ -34,9 +34,10 @@ def _has_sandboxes() -> bool:
         return backend.probe().level >= Level.L2
 
 
-pytestmark = pytest.mark.skipif(
+in_process = pytest.mark.skipif(
     not _has_sandboxes(), reason="this machine gives no process sandbox of level 2"
 )
+IMAGE = os.environ.get("TREEGRPO_DOCKER_IMAGE", "treegrpo-sandbox:test")
 
 
 def call(env: ToolEnv, tool: str, **arguments: str) -> str:
@@ -65,6 +66,7 @@ ROUGH = (
 )
 
 
+@in_process
 def test_the_laws_hold_for_rough_code() -> None:
     env = CodeExecEnv()
     actions = [env.encode_call(name, **arguments) for name, arguments in ROUGH]
@@ -77,6 +79,7 @@ def test_the_laws_hold_for_rough_code() -> None:
     assert shown[6].startswith("('xy', {'k': {0.")
 
 
+@in_process
 def test_a_fork_has_variables_files_and_randomness_of_its_own() -> None:
     env = start()
     call(env, "python", code="import random\na = [1]\nopen('f.txt', 'w').write('old')")
@@ -91,6 +94,7 @@ def test_a_fork_has_variables_files_and_randomness_of_its_own() -> None:
     assert fork.state_hash() != env.state_hash()
 
 
+@in_process
 def test_a_step_that_dies_leaves_the_episode_before_it() -> None:
     env = start(CodeExecEnv(timeout_s=0.5))
     call(env, "python", code="a = 1\nopen('f.txt', 'w').write('old')")
@@ -111,6 +115,7 @@ def test_a_step_that_dies_leaves_the_episode_before_it() -> None:
         assert call(fork, "python", code="a, open('f.txt').read()") == "(1, 'old')"
 
 
+@in_process
 def test_tracebacks_show_the_codes_own_frames() -> None:
     env = start()
     call(env, "write_file", path="m.py", text="def f(x):\n    return 1 / x\n")
@@ -121,6 +126,7 @@ def test_tracebacks_show_the_codes_own_frames() -> None:
         assert "treegrpo" not in call(env, "python", code=code)
 
 
+@in_process
 def test_files_and_programs() -> None:
     env = start()
     text = "import sys\nprint(sys.stdin.read().upper())\nsys.exit(3)\n"
@@ -144,6 +150,7 @@ def test_files_and_programs() -> None:
         "import gc\nNAME = lambda x: [o for o in gc.get_objects() if isinstance(o, dict)][0]",
     ],
 )
+@in_process
 def test_cheats_score_nothing(cheat: str) -> None:
     env = start()
     name = env.task.data["example"].partition("(")[0]
@@ -152,6 +159,7 @@ def test_cheats_score_nothing(cheat: str) -> None:
 
 
 @pytest.mark.parametrize("dataset", FILES)
+@in_process
 def test_the_references_of_task_files_solve_them(dataset: str) -> None:
     env: Any = make("treegrpo/CodeExec-v0", path=str(FIXTURES / FILES[dataset]), dataset=dataset)
     core = core_of(env)
@@ -176,6 +184,7 @@ print(env.step(env.encode_call("python", code="a['k'].append(3)\\nrandom.random(
 """
 
 
+@in_process
 def test_a_portable_snapshot_goes_on_in_another_process() -> None:
     env = core_of(make("treegrpo/CodeExec-v0"))
     start(env)
@@ -201,6 +210,7 @@ def test_a_portable_snapshot_goes_on_in_another_process() -> None:
     assert json.dumps(here.messages) == json.dumps(env.messages[: len(here.messages)])
 
 
+@in_process
 def test_closed_and_forgotten_episodes_give_their_sandboxes_back() -> None:
     env = start()
     tree = env.state.sandbox.tree
@@ -228,3 +238,31 @@ def test_closed_and_forgotten_episodes_give_their_sandboxes_back() -> None:
     while not tree.closed and time.monotonic() < deadline:
         threading.Event().wait(0.01)
     assert tree.closed
+
+
+def docker_env(kind: type[ToolEnv] = CodeExecEnv) -> Any:
+    return kind(sandbox="docker", image=IMAGE)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("kind", [CodeExecEnv, PythonMathEnv])
+def test_in_docker_the_oracle_solves_and_forks_live(kind: type[ToolEnv]) -> None:
+    env = docker_env(kind)
+    for difficulty in (1, 5):
+        options = {"difficulty": difficulty}
+        assert run_episode(env, oracle_action, seed=0, options=options).episode_return == 1.0
+    start(env)
+    call(env, "python", code="a = [1]")
+    fork = env.fork()
+    assert call(fork, "python", code="a.append(2)\na") == "[1, 2]"
+    assert call(env, "python", code="a") == "[1]"
+    env.restore(Snapshot.from_bytes(fork.snapshot().to_bytes()))
+    assert call(env, "python", code="a") == "[1, 2]"
+    fork.close()
+    env.close()
+
+
+@pytest.mark.docker
+def test_in_docker_the_laws_hold() -> None:
+    reports = check_env_laws(docker_env, episodes=1, seed=5)
+    assert [report.law for report in reports if report.checks == 0 or report.note] == []

@@ -8,6 +8,7 @@ thread left behind leaves the episode where it was.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import copy
 import functools
@@ -60,10 +61,12 @@ class SandboxState:
 def shared_backend(name: str, image: str | None, process: int) -> Backend:
     """Return the backend that all environments of a process with these options share.
 
-    It is opened by the first episode, not before; to open one takes longer than to make a
-    sandbox in it.
+    It is opened by the first episode, not before, as that takes longer than to make a sandbox
+    in it, and closed when the process ends.
     """
-    return open_backend(name) if image is None else open_backend(name, image=image)
+    backend = open_backend(name) if image is None else open_backend(name, image=image)
+    atexit.register(backend.close)
+    return backend
 
 
 class SandboxEnv(ToolEnv):

@@ -36,7 +36,11 @@ class FakeBackend:
     open: int = 0
     trees: int = 0
     lost: bool = False
+    closed: bool = False
     seen: list[str] = field(default_factory=list)
+
+    def close(self) -> None:
+        self.closed = True
 
     def create(self, spec: SandboxSpec) -> Any:  # no Sandbox, but used as one
         self.trees += 1

@@ -1,0 +1,66 @@
+"""Processes that a step left behind: found at their own state, at no other, at any time."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from treegrpo.sandboxes import (
+    Level,
+    Limits,
+    Sandbox,
+    SandboxSpec,
+    SnapshotUnsupported,
+    open_backend,
+)
+
+LEAVE_ONE = "import os, time\nif os.fork() == 0:\n    time.sleep(60)\n    os._exit(0)\n"
+
+
+@pytest.fixture
+def root() -> Iterator[Sandbox]:
+    with open_backend("process") as backend:
+        if backend.probe().level < Level.L2:
+            pytest.skip("the host gives no user namespaces")
+        yield backend.create()
+
+
+def _fork(sandbox: Sandbox) -> Sandbox:
+    (made,) = sandbox.fork()
+    assert isinstance(made, Sandbox), made
+    return made
+
+
+def test_a_stray_is_still_found_after_others_were_looked_at_and_forked(root: Sandbox) -> None:
+    left, right = _fork(root), _fork(root)
+    assert left.exec(LEAVE_ONE).ok
+    assert right.exec("x = 1").ok
+    assert right.check() == []
+    _fork(right).close()
+    assert [reason.kind for reason in left.check()] == ["child_processes"]
+    with pytest.raises(SnapshotUnsupported, match="child_processes"):
+        left.fork()
+
+
+def test_a_stray_ends_with_its_state_and_no_other_does(root: Sandbox) -> None:
+    left, right = _fork(root), _fork(root)
+    assert left.exec(LEAVE_ONE).ok
+    before = root.tree.stats().processes
+    left.close()
+    assert right.exec("1 + 1").value == "2"
+    assert root.tree.stats().processes == before - 2
+
+
+def test_a_state_without_files_of_its_own_forks_and_is_isolated() -> None:
+    with open_backend("process") as backend:
+        if backend.probe().level < Level.L2:
+            pytest.skip("the host gives no user namespaces")
+        spec = SandboxSpec(limits=Limits(workspace_mb=0))
+        bare = backend.create(spec)
+        assert bare.exec("x = 1").ok
+        fork = _fork(bare)
+        assert fork.exec("x += 1; x").value == "2"
+        assert bare.exec("x").value == "1"
+        assert fork.exec("open('here', 'w')").exception == "OSError"
+        assert fork.exec(LEAVE_ONE).ok
+        assert bare.check() == []
+        assert [reason.kind for reason in fork.check()] == ["child_processes"]
