@@ -62,28 +62,17 @@ def planted() -> Generator[Bait]:
         os.environ[VARIABLE] = secret
         stack.callback(os.environ.pop, VARIABLE, None)
         path, name = f"{folder}/ear", f"treegrpo-{uuid.uuid4().hex}"
-        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        udp.bind(("127.0.0.1", 0))
-        unix = stack.enter_context(socket.socket(socket.AF_UNIX))
-        unix.bind(path)
-        abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
-        abstract.bind(f"\0{name}")
-        for ear in (unix, abstract):
-            ear.listen()
-        ears = (tcp, udp, unix, abstract)
-        for ear in ears:
-            ear.setblocking(False)
-        # On the host, of the same user, and no relation of any sandbox.
+        ears = _ears(stack, path, name)
+        for place in (folder, path):
+            os.chmod(place, 0o777)
+        # Of the same user, and no relation of any sandbox.
         victim = stack.enter_context(subprocess.Popen(["sleep", "86400"]))
         stack.callback(victim.kill)
-        os.chmod(path, 0o777)
-        os.chmod(folder, 0o755)
         places = {
             "@TMP_SECRET@": str(files[0]),
             "@HOME_SECRET@": str(files[1]),
-            "@TCP@": str(tcp.getsockname()[1]),
-            "@UDP@": str(udp.getsockname()[1]),
+            "@TCP@": str(ears[0].getsockname()[1]),
+            "@UDP@": str(ears[1].getsockname()[1]),
             "@UNIX@": path,
             "@ABSTRACT@": name,
             "@VARIABLE@": VARIABLE,
@@ -91,3 +80,19 @@ def planted() -> Generator[Bait]:
             "@VICTIM@": str(victim.pid),
         }
         yield Bait(secret, f"{SISTER}{uuid.uuid4().hex}", places, ears)
+
+
+def _ears(stack: ExitStack, path: str, name: str) -> tuple[socket.socket, ...]:
+    """Return listening sockets: TCP, UDP, a path and an abstract name."""
+    udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    udp.bind(("127.0.0.1", 0))
+    unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+    unix.bind(path)
+    abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
+    abstract.bind(f"\0{name}")
+    for ear in (unix, abstract):
+        ear.listen()
+    ears = (stack.enter_context(socket.create_server(("127.0.0.1", 0))), udp, unix, abstract)
+    for ear in ears:
+        ear.setblocking(False)
+    return ears

@@ -18,7 +18,7 @@ def start_first(
 ) -> tuple[int, socket.socket, int]:
     """Return pid, channel, and the descriptor of the filter's notifications (-1: none)."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
+    pid = kernel.fork_into(0)
     if pid == 0:
         ours.close()
         _become_worker(theirs, view, mode, order, program)

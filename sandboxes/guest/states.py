@@ -18,6 +18,7 @@ from treegrpo.sandboxes.guest.worker import MAX_MESSAGE
 _WATCH_S = 0.1
 _GRACE_S = 0.2  # between the end of the channel and the end of the process
 _CHUNK = 1 << 16
+_SWEEP_S = 5.0
 
 
 @dataclass
@@ -223,7 +224,8 @@ class Step:
 
 def sweep(state: State) -> None:
     """Kill every process of a state but its worker, again and again until none is left."""
-    for _ in range(200):
+    deadline = time.monotonic() + _SWEEP_S
+    while time.monotonic() < deadline:
         left = [
             pid
             for pid in inspection.processes()
@@ -233,6 +235,7 @@ def sweep(state: State) -> None:
             return
         for pid in left:
             gate.kill(pid)
+        time.sleep(0.0002)  # the kernel needs a moment to end them
 
 
 def _reply_header(parts: list[bytes]) -> dict[str, Any]:

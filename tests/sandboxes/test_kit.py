@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def bait() -> Iterator[Bait]:
 @pytest.fixture
 def idle(tmp_path: Path, bait: Bait) -> Bench:
     """A bench without a backend, for what needs none."""
-    nothing: Any = None
+    nothing: Any = SimpleNamespace(name="none", options={})
     return Bench(
         nothing, lambda: nothing, tmp_path, bait, Capabilities("none", Level.L2), Level.L2, nothing
     )
