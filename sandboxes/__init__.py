@@ -8,7 +8,7 @@ sandbox.exec("x = 1")
 left, right = sandbox.fork(2)
 """
 
-from treegrpo.sandboxes.backend import BACKENDS, Backend, open_backend
+from treegrpo.sandboxes.backend import BACKENDS, Backend, open_backend, shared_backend
 from treegrpo.sandboxes.base import (
     Capabilities,
     Entry,
@@ -62,4 +62,5 @@ __all__ = [
     "Tree",
     "TreeStats",
     "open_backend",
+    "shared_backend",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import queue
@@ -9,6 +10,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from treegrpo.sandboxes.base import Capabilities, SandboxSpec
@@ -35,7 +37,6 @@ class Backend(ABC):
         self._dropped: queue.SimpleQueue[tuple[Tree, list[State]] | None] = queue.SimpleQueue()
         self._sweeper: threading.Thread | None = None
         self._closed = False
-        self._pid = os.getpid()
 
     @abstractmethod
     def probe(self) -> Capabilities:
@@ -115,6 +116,23 @@ def open_backend(name: str = "process", **options: Any) -> Backend:
 
         return DockerBackend(**options)
     raise SandboxUnavailable(f"There is no sandbox backend {name!r}; there are {BACKENDS}.")
+
+
+def shared_backend(name: str, **options: Any) -> Backend:
+    """Return this process's one backend of that name with these options.
+
+    Opening one takes longer than making a sandbox in it, so all who want the same share it;
+    it is closed when the process ends.
+    """
+    return _shared(name, tuple(sorted(options.items())), os.getpid())
+
+
+@cache
+def _shared(name: str, options: tuple[tuple[str, Any], ...], process: int) -> Backend:
+    del process  # a forked process must not use its parent's
+    backend = open_backend(name, **dict(options))
+    atexit.register(backend.close)
+    return backend
 
 
 def _sweep(dropped: queue.SimpleQueue[tuple[Tree, list[State]] | None]) -> None:

@@ -6,10 +6,35 @@ installed there. BOOT is the whole of what is passed on the command line.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cache
 from importlib import resources
 from typing import Any
+
+from treegrpo.sandboxes.base import SandboxSpec
+
+IMPORTS: dict[str, list[str]] = {
+    "bare": [],
+    "numpy": ["numpy", "numpy.linalg", "numpy.random", "numpy.fft"],
+}
+"""What the guest imports before the first step, by zygote."""
+
+# One thread (numpy is imported before the namespaces are made, which takes a process of one
+# thread) and one order of sets in every fork and replay.
+ENVIRONMENT: dict[str, str] = {
+    "HOME": "/workspace",
+    "TMPDIR": "/tmp",
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+"""The environment of every guest; PATH is the place's own."""
 
 # Reads 8 hex digits of length and a JSON text from descriptor 0, defines the modules it holds,
 # and runs launcher.main. Each module gets a copy of the builtins, so that untrusted code that
@@ -54,6 +79,14 @@ def first_frame(config: dict[str, Any]) -> bytes:
     }
     text = json.dumps(frame).encode()
     return b"%08x" % len(text) + text
+
+
+def told_spec(spec: SandboxSpec) -> dict[str, Any]:
+    """Return the specification as the supervisor reads it, limits beside the rest."""
+    told = json.loads(spec.model_dump_json(exclude={"limits"}))
+    seed = hashlib.sha256(str(spec.seed).encode()).digest()  # near seeds, far random states
+    told["seed"] = int.from_bytes(seed[:8], "big")
+    return told | json.loads(spec.limits.model_dump_json())
 
 
 @cache

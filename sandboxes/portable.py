@@ -6,7 +6,6 @@ Pickled sandboxes travel between one's own processes only, as every pickle.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from treegrpo.sandboxes.base import SandboxSpec
@@ -14,7 +13,6 @@ from treegrpo.sandboxes.history import Action, History
 from treegrpo.sandboxes.tree import State, drive
 
 if TYPE_CHECKING:
-    from treegrpo.sandboxes.backend import Backend
     from treegrpo.sandboxes.sandbox import Sandbox
 
 
@@ -35,7 +33,9 @@ def revive(
     Raises:
         ReplayDiverged: it did something else this time.
     """
-    opened = _backend(backend, tuple(sorted(options.items())))
+    from treegrpo.sandboxes.backend import shared_backend
+
+    opened = shared_backend(backend, **options)
     sandbox = opened.create(SandboxSpec.model_validate_json(spec))
     tree = sandbox.tree
     history = tree.seed.history
@@ -47,11 +47,3 @@ def revive(
         sandbox.close()
         return revived
     return sandbox
-
-
-@cache
-def _backend(name: str, options: tuple[tuple[str, Any], ...]) -> Backend:
-    """Return this process's backend for revived sandboxes; it ends with the process."""
-    from treegrpo.sandboxes.backend import open_backend
-
-    return open_backend(name, **dict(options))

@@ -66,7 +66,7 @@ def planted() -> Generator[Bait]:
         for place in (folder, path):
             os.chmod(place, 0o777)
         # Of the same user, and no relation of any sandbox.
-        victim = stack.enter_context(subprocess.Popen(["sleep", "86400"]))
+        victim = stack.enter_context(subprocess.Popen(["sleep", "3600"]))
         stack.callback(victim.kill)
         places = {
             "@TMP_SECRET@": str(files[0]),

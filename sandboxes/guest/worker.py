@@ -236,6 +236,7 @@ def start(channel: socket.socket, *, files: str, seed: int) -> None:
     for name in [n for n in sys.modules if n == "treegrpo" or n.startswith("treegrpo.")]:
         del sys.modules[name]
     sys.argv = [""]
+    sys.path.insert(0, "")  # modules in the workspace are found, as at any prompt
     gc.freeze()
     Worker(socket.socket(fileno=CHANNEL), files=files).serve()
 

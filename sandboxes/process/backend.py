@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import os
 import secrets
 import sys
@@ -18,6 +16,7 @@ from typing import Any
 from treegrpo.sandboxes.backend import Backend
 from treegrpo.sandboxes.base import Capabilities, Level, SandboxSpec
 from treegrpo.sandboxes.connection import Connection
+from treegrpo.sandboxes.delivery import told_spec
 from treegrpo.sandboxes.errors import SandboxUnavailable
 from treegrpo.sandboxes.guest.views import remove_folder
 from treegrpo.sandboxes.process import cgroups
@@ -126,7 +125,7 @@ class ProcessBackend(Backend):
         """Return what the supervisor is told first, and the workers' filter."""
         spaces = self._level >= Level.L2
         header: dict[str, Any] = {
-            "spec": flat(spec),
+            "spec": told_spec(spec),
             "views": "overlay" if spaces else "copy",
             "gate": spaces,
             "landlock": self._level >= Level.L1,
@@ -159,14 +158,6 @@ class ProcessBackend(Backend):
             folder = self._folder / str(number)
         folder.mkdir()
         return str(folder)
-
-
-def flat(spec: SandboxSpec) -> dict[str, Any]:
-    """Return the specification as the supervisor reads it."""
-    told = json.loads(spec.model_dump_json(exclude={"limits"}))
-    seed = hashlib.sha256(str(spec.seed).encode()).digest()  # near seeds, far random states
-    told["seed"] = int.from_bytes(seed[:8], "big")
-    return told | json.loads(spec.limits.model_dump_json())
 
 
 def _waiter(pid: int) -> Callable[[], object]:

@@ -11,27 +11,11 @@ import sys
 import threading
 from pathlib import Path
 
-from treegrpo.sandboxes.delivery import BOOT, first_frame
+from treegrpo.sandboxes.delivery import BOOT, ENVIRONMENT, IMPORTS, first_frame
 from treegrpo.sandboxes.errors import SandboxUnavailable
 
-_IMPORTS = {
-    "bare": [],
-    "numpy": ["numpy", "numpy.linalg", "numpy.random", "numpy.fft"],
-}
 # The guest starts from this alone: nothing of the host's environment, secrets included, is in it.
-_ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": "/workspace",
-    "TMPDIR": "/tmp",
-    "LANG": "C.UTF-8",
-    "PYTHONHASHSEED": "0",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-}
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", **ENVIRONMENT}
 _START_S = 30.0
 
 
@@ -58,7 +42,7 @@ class Launcher:
             )
         config = {
             "role": "launch",
-            "imports": _IMPORTS[zygote],
+            "imports": IMPORTS[zygote],
             "namespaces": namespaces,
             "hidden": _own_folders(),
             # Without site's start-up files, each of which could load more into every fork.

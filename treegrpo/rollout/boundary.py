@@ -36,9 +36,10 @@ class Opening:
 
 @dataclass(frozen=True)
 class Fault:
-    """An environment that could not pose or fork a question, in one line."""
+    """An environment that could not pose or fork a question, in one line, and whose fault."""
 
     message: str
+    failure: str = "environment"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def pose(pool: EnvironmentPool, seed: int, options: dict[str, Any]) -> Opening |
         )
     except TreegrpoError:
         raise
+    except SandboxFailed as error:
+        return Fault(str(error)[:MAX_FAULT_CHARS], "sandbox")
     except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
         return Fault(_told(error))
 
@@ -89,6 +92,8 @@ def branch_off(
     """Return an environment at a snapshot, or why it could not be forked."""
     try:
         return pool.take(at, seed=seed)
+    except SandboxFailed as error:
+        return Fault(str(error)[:MAX_FAULT_CHARS], "sandbox")
     except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
         return Fault(_told(error))
 

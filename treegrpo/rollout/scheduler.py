@@ -157,7 +157,7 @@ class Scheduler:
         with _environment_time(grown):
             opening = pose(self._pool, stable_seed("reset", question.seed), question.options)
         if isinstance(opening, Fault):
-            grown.count_failure("environment", opening.message)
+            grown.count_failure(opening.failure, opening.message)
             return []
         prompt = self._chat.opening_ids(opening.messages, self._tools)
         settings = self._settings
@@ -185,7 +185,7 @@ class Scheduler:
         with _environment_time(grown):
             env = branch_off(self._pool, job.snapshots[node], self._noise(job, node, number))
         if isinstance(env, Fault):
-            grown.count_failure("environment", env.message)
+            grown.count_failure(env.failure, env.message)
             return []
         [context] = self._engine.fork(job.contexts[node], 1)
         branch = _Branch(job, number, node, env, context)

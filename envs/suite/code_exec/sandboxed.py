@@ -8,11 +8,8 @@ thread left behind leaves the episode where it was.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import copy
-import functools
-import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -24,7 +21,6 @@ from treegrpo.envs.core import Task, ToolEnv
 from treegrpo.envs.errors import SandboxFailed, TreegrpoError, UnknownOption, suggest
 from treegrpo.envs.suite.code_exec.output import show
 from treegrpo.sandboxes import (
-    Backend,
     FileRefused,
     Level,
     Limits,
@@ -33,12 +29,10 @@ from treegrpo.sandboxes import (
     SandboxSpec,
     SandboxUnavailable,
     SnapshotUnsupported,
-    open_backend,
+    shared_backend,
 )
 
 SANDBOXES = ("process", "docker")
-# So that `import solution` finds solution.py in the workspace, as at any Python prompt.
-_OPENING = "import sys\nif '' not in sys.path:\n    sys.path.insert(0, '')\ndel sys"
 
 
 @dataclass
@@ -55,18 +49,6 @@ class SandboxState:
     def state_facts(self) -> dict[str, Any]:
         """Return what the state hash covers: all that was ever done in the sandbox."""
         return {"sandbox": self.sandbox.state_hash, "submission": self.submission}
-
-
-@functools.lru_cache(maxsize=8)
-def shared_backend(name: str, image: str | None, process: int) -> Backend:
-    """Return the backend that all environments of a process with these options share.
-
-    It is opened by the first episode, not before, as that takes longer than to make a sandbox
-    in it, and closed when the process ends.
-    """
-    backend = open_backend(name) if image is None else open_backend(name, image=image)
-    atexit.register(backend.close)
-    return backend
 
 
 class SandboxEnv(ToolEnv):
@@ -108,15 +90,13 @@ class SandboxEnv(ToolEnv):
                 "image. Give sandbox='docker' too, or leave image out."
             )
         self.sandbox_spec = _spec(name, min_level, unsafe, timeout_s, memory_mb)
-        self.backend_options = sandbox, image
+        self.backend = sandbox
+        self.backend_options = {} if image is None else {"image": image}
         super().__init__(**settings)
 
     def setup(self, task: Task, rng: np.random.Generator) -> SandboxState:
         """Return a state with a fresh sandbox."""
-        sandbox = self.new_sandbox()
-        with ours():
-            sandbox.exec(_OPENING)
-        return SandboxState(sandbox)
+        return SandboxState(self.new_sandbox())
 
     def new_sandbox(self) -> Sandbox:
         """Return a fresh sandbox, the root of a tree of its own.
@@ -126,7 +106,7 @@ class SandboxEnv(ToolEnv):
             SandboxFailed: it failed otherwise.
         """
         try:
-            backend = shared_backend(*self.backend_options, os.getpid())
+            backend = shared_backend(self.backend, **self.backend_options)
             return backend.create(self.sandbox_spec)
         except SandboxUnavailable as error:
             raise TreegrpoError(str(error)) from error

@@ -14,7 +14,7 @@ from treegrpo.rollout.boundary import Answer, answer
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     fake = FakeBackend()
-    monkeypatch.setattr(sandboxed, "shared_backend", lambda *options: fake)
+    monkeypatch.setattr(sandboxed, "shared_backend", lambda *names, **options: fake)
     return fake
 
 

@@ -21,7 +21,7 @@ def test_the_transcripts_are_true_episodes(
     monkeypatch: pytest.MonkeyPatch, kind: type[ToolEnv]
 ) -> None:
     backend = FakeBackend()
-    monkeypatch.setattr(sandboxed, "shared_backend", lambda *options: backend)
+    monkeypatch.setattr(sandboxed, "shared_backend", lambda *names, **options: backend)
     name = kind.__name__.removesuffix("Env")
     found = re.search(
         rf"Test task (\d+) of {name}, played by the oracle:\n\n```text\n(.*?)\n```", README, re.S

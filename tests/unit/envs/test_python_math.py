@@ -25,7 +25,7 @@ GSM8K = Path(__file__).parents[2] / "fixtures" / "code" / "gsm8k.jsonl"
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     fake = FakeBackend()
-    monkeypatch.setattr(sandboxed, "shared_backend", lambda *options: fake)
+    monkeypatch.setattr(sandboxed, "shared_backend", lambda *names, **options: fake)
     return fake
 
 
