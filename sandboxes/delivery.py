@@ -40,7 +40,7 @@ ENVIRONMENT: dict[str, str] = {
 # and runs launcher.main. Each module gets a copy of the builtins, so that untrusted code that
 # replaces builtins does not reach into ours.
 BOOT = """
-import builtins, importlib.abc, importlib.util, json, os, sys
+import builtins, importlib.util, json, os, sys
 def _take(n):
     parts = []
     while n:
@@ -49,7 +49,7 @@ def _take(n):
         parts.append(part); n -= len(part)
     return b"".join(parts)
 _frame = json.loads(_take(int(_take(8), 16)))
-class _Sent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Sent:
     def find_spec(self, name, path=None, target=None):
         if name in _frame["sources"]:
             package = name + ".__init__" in _frame["packages"]

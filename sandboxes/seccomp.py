@@ -90,8 +90,9 @@ def _library() -> ModuleType:
     except (RuntimeError, OSError) as error:
         raise SandboxUnavailable(
             f"A system call filter was asked for, but libseccomp is not installed ({error}). "
-            "Install it with 'apt install libseccomp2' or 'dnf install libseccomp', or use the "
-            "backend 'docker', which works without it."
+            "Install it with 'apt install libseccomp2' or 'dnf install libseccomp'. Without it the "
+            "backend 'docker' still works, at level L1: "
+            "open_backend('docker').create(SandboxSpec(min_level=1))."
         ) from error
     return pyseccomp
 

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 
 from treegrpo.sandboxes.backend import Backend
-from treegrpo.sandboxes.base import Capabilities, SandboxSpec
-from treegrpo.sandboxes.docker import durable, engine, launch, owner, probe
+from treegrpo.sandboxes.base import Capabilities, Level, SandboxSpec
+from treegrpo.sandboxes.connection import Connection
+from treegrpo.sandboxes.docker import durable, engine, footing, launch, owner, probe
 from treegrpo.sandboxes.docker.config import DockerConfig
+from treegrpo.sandboxes.docker.footing import Footing
 from treegrpo.sandboxes.errors import SandboxError
 from treegrpo.sandboxes.sandbox import Sandbox
 from treegrpo.sandboxes.tree import State, Tree
@@ -20,7 +22,9 @@ class DockerBackend(Backend):
     """Trees in containers of one image.
 
     Options are the fields of DockerConfig: image, python, runtime, cpus, memory_mb, apparmor,
-    timeout_s. The engine is the one that DOCKER_HOST names, or the one at the usual socket.
+    timeout_s, level. A tree stands at the highest level that its container can have; where that
+    is L1, because namespaces are refused in it or libseccomp is missing on this side, only a
+    specification that accepts L1 gets one. The engine is the one that DOCKER_HOST names, or the one at the usual socket.
     An image that `commit` made gives every tree its files.
     """
 
@@ -46,6 +50,7 @@ class DockerBackend(Backend):
         self._client: Any = None
         self._info: dict[str, Any] = {}
         self._files: durable.Files = {}
+        self._footing: Footing | None = None  # a lower one, once the highest was refused
 
     def probe(self) -> Capabilities:
         """Return what holds with these options; starts a container, which takes 0.3 s."""
@@ -75,19 +80,23 @@ class DockerBackend(Backend):
 
     def _plant(self, spec: SandboxSpec) -> Tree:
         client = self._connected()
-        level = launch.level_of(self._info)
-        if spec.min_level > level:
-            missing = ", ".join(launch.missing_limits(self._info))
-            raise engine.EngineRefused(
-                f"A sandbox of level {spec.min_level.name} was asked for",
-                f"this engine gives {level.name}, as it cannot limit {missing}",
-                f"Ask for min_level={level.name}, or let the engine use cgroups.",
-            )
-        container = launch.start(client, self.config, spec, self._info)
-        connection, first = launch.plant(container, self.config, spec)
-        tree = Tree(connection, spec, level, on_close=connection.close)
+        stand = self._footing or footing.choose(self.config, self._info)
+        footing.refuse_below(stand, self.config, spec)
+        try:
+            connection, first = self._open(client, spec, stand)
+        except launch.LevelRefused as error:
+            if self.config.level is not None or footing.least(spec) > Level.L1:
+                raise
+            stand = footing.Footing(Level.L1, error.found, error.remedy)
+            connection, first = self._open(client, spec, stand)
+            self._footing = stand  # the next tree need not try in vain
+        tree = Tree(connection, spec, stand.level, on_close=connection.close)
         tree.plant(first)
         return tree
+
+    def _open(self, client: Any, spec: SandboxSpec, stand: Footing) -> tuple[Connection, int]:
+        started = launch.start(client, self.config, spec, self._info, stand)
+        return launch.plant(started, self.config, spec)
 
     def _new_tree(self, spec: SandboxSpec) -> tuple[Tree, State]:
         tree, seed = super()._new_tree(spec)

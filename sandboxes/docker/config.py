@@ -8,29 +8,18 @@ from typing import Any
 from docker.types import LogConfig, Ulimit
 from pydantic import BaseModel, ConfigDict, Field
 
-from treegrpo.sandboxes.base import SandboxSpec
+from treegrpo.sandboxes.base import Level, SandboxSpec
+from treegrpo.sandboxes.delivery import ENVIRONMENT
 from treegrpo.sandboxes.docker import owner
 
 USER = "1000:1000"
+STATES = "/states"  # in the container; at L1 each state is a directory of it
 _MIB = 1024 * 1024
 _STEPS_AT_ONCE = 4  # the container has room for so many running steps beside the parked states
 _TMP_STATES = 8  # the tmpfs holds so many full workspaces, where states are directories in it
-# Over what the image sets, as on the host: one thread (numpy is imported before the namespaces
-# are made, which takes a process of one thread) and one order of sets in every fork and replay.
-_ENVIRONMENT = {
-    "HOME": "/workspace",
-    "TMPDIR": "/tmp",
-    "LANG": "C.UTF-8",
-    "PYTHONHASHSEED": "0",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-    # Where the NVIDIA runtime is the default, an image's own variable would hand over GPUs.
-    "NVIDIA_VISIBLE_DEVICES": "void",
-}
+# Over what the image sets, as on the host. Where the NVIDIA runtime is the default, an image's
+# own variable would hand over GPUs.
+_ENVIRONMENT = {**ENVIRONMENT, "NVIDIA_VISIBLE_DEVICES": "void"}
 
 
 class DockerConfig(BaseModel):
@@ -45,6 +34,9 @@ class DockerConfig(BaseModel):
     memory_mb: int | None = Field(default=None, ge=128)  # of a tree; None: from the spec
     apparmor: str | None = None  # a profile's name, "unconfined"; None: the engine's default
     timeout_s: int = Field(default=60, ge=1)  # of one request to the engine
+    level: Level | None = Field(
+        default=None, ge=1
+    )  # run at this level although more may hold; None: the highest
 
 
 def container_options(
@@ -52,19 +44,31 @@ def container_options(
     spec: SandboxSpec,
     *,
     command: Sequence[str],
-    seccomp: str,
+    seccomp: str | None,
     runtime: str | None,
     cpus: float,
+    namespaces: bool = True,
 ) -> dict[str, Any]:
     """Return the SDK's arguments for the container of one tree.
 
     Nothing of the host is mounted, nothing can be written but tmpfs, nothing is reachable, and
     no privilege can be had. Inside, the supervisor and its workers confine each other further.
+
+    Args:
+        config: the backend's options.
+        spec: the tree's specification.
+        command: the arguments of the interpreter.
+        seccomp: the profile; None: the engine's own.
+        runtime: the engine's name of it; None: its default.
+        cpus: how many the tree may use.
+        namespaces: whether the supervisor makes them; if not, states are directories.
     """
     limits = spec.limits
     memory_mb = config.memory_mb or spec.memory_budget_mb + _STEPS_AT_ONCE * limits.memory_mb
     files = 1024 + 4 * spec.max_states  # descriptors; the supervisor holds two of each state
-    security = ["no-new-privileges", f"seccomp={seccomp}"]
+    security = ["no-new-privileges"]
+    if seccomp is not None:
+        security.append(f"seccomp={seccomp}")
     if config.apparmor is not None:
         security.append(f"apparmor={config.apparmor}")
     options: dict[str, Any] = {
@@ -86,7 +90,7 @@ def container_options(
         "cap_drop": ["ALL"],
         "security_opt": security,
         "read_only": True,
-        "tmpfs": {"/tmp": _tmpfs(spec)},
+        "tmpfs": _tmpfs(spec, namespaces=namespaces),
         "mem_limit": memory_mb * _MIB,
         "memswap_limit": memory_mb * _MIB,
         "pids_limit": spec.max_states + _STEPS_AT_ONCE * limits.processes + 64,
@@ -102,7 +106,12 @@ def container_options(
     return options
 
 
-def _tmpfs(spec: SandboxSpec) -> str:
+def _tmpfs(spec: SandboxSpec, *, namespaces: bool) -> dict[str, str]:
+    """Return the one place that can be written: for the supervisor, or for the states' files."""
     size = max(16, _TMP_STATES * spec.limits.workspace_mb)
     inodes = 1024 + _TMP_STATES * spec.limits.files
-    return f"rw,nosuid,nodev,noexec,size={size}m,nr_inodes={inodes},mode=1777"
+    room = f"rw,nosuid,nodev,size={size}m,nr_inodes={inodes}"
+    if namespaces:
+        return {"/tmp": f"{room},noexec,mode=1777"}
+    user, group = USER.split(":")
+    return {STATES: f"{room},exec,mode=700,uid={user},gid={group}"}

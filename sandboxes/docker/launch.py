@@ -5,30 +5,55 @@ from __future__ import annotations
 import json
 import select
 import time
-from functools import cache
+from dataclasses import dataclass
 from typing import Any
 
 from treegrpo.sandboxes import delivery
-from treegrpo.sandboxes.base import Level, SandboxSpec
+from treegrpo.sandboxes.base import SandboxSpec
 from treegrpo.sandboxes.connection import Connection
 from treegrpo.sandboxes.docker import engine
-from treegrpo.sandboxes.docker.config import DockerConfig, container_options
+from treegrpo.sandboxes.docker.config import STATES, DockerConfig, container_options
 from treegrpo.sandboxes.docker.container import Container
-from treegrpo.sandboxes.errors import SandboxError, SandboxUnavailable
-from treegrpo.sandboxes.seccomp import compile_filter, docker_profile
+from treegrpo.sandboxes.docker.footing import Footing, plain_filter, worker_filter
+from treegrpo.sandboxes.errors import SandboxError, SandboxLost
+from treegrpo.sandboxes.seccomp import docker_profile
 
 RUNSC = "runsc"
-_UP = b"up\n"
-_LIMITS = {
-    "MemoryLimit": "memory",
-    "SwapLimit": "swap",
-    "PidsLimit": "pids",
-    "CpuCfsQuota": "cpu",
-}
-_IMPORTS: dict[str, list[str]] = {
-    "bare": [],
-    "numpy": ["numpy", "numpy.linalg", "numpy.random", "numpy.fft"],
-}
+_UP = "up"
+_MOST_SAID = 4096
+_GET_LANDLOCK = (
+    "Boot the engine's host with 'lsm=landlock,...' on Linux 5.13 or newer, or use a newer "
+    "engine, whose seccomp profile lets Landlock through."
+)
+_NEWER_KERNEL = (
+    "The engine's host must run Linux 6.8 or newer, for overlays in user namespaces; the option "
+    "level=1 does without them."
+)
+# Where nothing hides the image, the interpreter in it says first what it must be able to read,
+# and the ABI of its kernel's Landlock (444: landlock_create_ruleset), before anything else runs.
+_TELL = """
+import ctypes, json, os, sys
+_paths = {"/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime"}
+_paths |= {"/dev/" + name for name in ("zero", "full", "random", "urandom")}
+_paths |= {sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix)}
+_abi = ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)
+_told = [_abi, [path for path in sorted(_paths - {"/"}) if os.path.exists(path)]]
+os.write(1, json.dumps(_told).encode() + b"\\n")
+"""
+
+
+class LevelRefused(engine.EngineRefused):
+    """The container cannot stand at this level; it may at a lower one."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A container whose supervisor waits for the host's first request."""
+
+    container: Container
+    footing: Footing
+    landlock_abi: int = 0  # as the container says it, at L1
+    readable: tuple[str, ...] = ()  # what the interpreter needs of the image, at L1
 
 
 def choose_runtime(config: DockerConfig, info: dict[str, Any]) -> str | None:
@@ -38,73 +63,75 @@ def choose_runtime(config: DockerConfig, info: dict[str, Any]) -> str | None:
     return config.runtime
 
 
-def level_of(info: dict[str, Any]) -> Level:
-    """Return the level of a container whose supervisor came up, on an engine that says this."""
-    return Level.L2 if missing_limits(info) else Level.L3
+def choose_profile(footing: Footing, info: dict[str, Any]) -> str | None:
+    """Return the container's seccomp profile; None: the engine's own.
+
+    Ours allows the mounts that the supervisor makes. Without them the engine's own is narrower,
+    unless it has been switched off.
+    """
+    off = any("profile=unconfined" in option for option in info.get("SecurityOptions") or ())
+    return json.dumps(docker_profile()) if footing.namespaces or off else None
 
 
-def missing_limits(info: dict[str, Any]) -> list[str]:
-    """Return what this engine cannot limit."""
-    return [name for key, name in _LIMITS.items() if not info.get(key)]
-
-
-def start(client: Any, config: DockerConfig, spec: SandboxSpec, info: dict[str, Any]) -> Container:
+def start(
+    client: Any, config: DockerConfig, spec: SandboxSpec, info: dict[str, Any], footing: Footing
+) -> Started:
     """Return a container whose supervisor waits for the host's first request.
 
     Raises:
+        LevelRefused: namespaces or mounts are refused in the container.
         SandboxUnavailable: the engine, the image or the interpreter in it would not.
     """
-    worker_filter()  # without it, nothing needs to be started
     asked = f"A sandbox in a container of {config.image} was asked for"
+    tell = "" if footing.namespaces else _TELL
     with engine.refusals(asked, config.image):
         options = container_options(
             config,
             spec,
-            command=["-s", "-c", delivery.BOOT],
-            seccomp=json.dumps(docker_profile()),
+            command=["-s", "-c", tell + delivery.BOOT],
+            seccomp=choose_profile(footing, info),
             runtime=choose_runtime(config, info),
             cpus=config.cpus or float(info["NCPU"]),
+            namespaces=footing.namespaces,
         )
         container = Container(client, options)
-    first = {"role": "tree", "imports": _IMPORTS[spec.zygote], "namespaces": True, "hidden": []}
     try:
-        container.sendall(delivery.first_frame(first))
-        _await_up(container, config.timeout_s)
-    except OSError as error:
-        found = f"its supervisor did not come up ({error})"
+        started = _await_up(container, config, spec, footing)
+    except (OSError, ValueError) as error:
         container.close()
-        raise engine.EngineRefused(asked, found, remedy(found, config, spec, info)) from error
+        found = f"its supervisor did not come up ({error})"
+        refused = footing.namespaces and lacks_namespaces(found)
+        kind = LevelRefused if refused else engine.EngineRefused
+        raise kind(asked, found, remedy(found, config, spec, info)) from error
     except BaseException:
         container.close()
         raise
-    return container
+    if not footing.namespaces and started.landlock_abi < 1:
+        container.close()
+        raise engine.EngineRefused(asked, "its kernel gives no Landlock", _GET_LANDLOCK)
+    return started
 
 
-def plant(container: Container, config: DockerConfig, spec: SandboxSpec) -> tuple[Connection, int]:
+def plant(started: Started, config: DockerConfig, spec: SandboxSpec) -> tuple[Connection, int]:
     """Return the connection to a container's supervisor and the number of its first state.
 
     Raises:
+        LevelRefused: the kernel refused the first state's view of the files.
         EngineRefused: the first worker did not come up.
     """
-    connection = Connection(container, name=f"The container {container.id}")
-    told: dict[str, Any] = spec.model_dump(mode="json")
+    connection = Connection(started.container, name=f"The container {started.container.id}")
     try:
-        answer, _ = connection.call(
-            "open",
-            worker_filter(),
-            spec=told | told.pop("limits"),
-            views="overlay",
-            gate=True,
-            landlock=True,
-            read_write=["/nodes"],
-            read_only=[],
-        )
+        header, program = _opening(started, spec)
+        answer, _ = connection.call("open", program, **header)
     except SandboxError as error:
         connection.close()
-        raise engine.EngineRefused(
+        spaces = started.footing.namespaces
+        refused = spaces and not isinstance(error, SandboxLost)
+        kind = LevelRefused if refused else engine.EngineRefused
+        raise kind(
             f"A sandbox in a container of {config.image} was asked for",
             f"its first worker did not come up ({error})",
-            "The engine's host must run Linux 6.8 or newer, for overlays in user namespaces.",
+            _NEWER_KERNEL if spaces else "docker info and the engine's log say more.",
         ) from error
     except BaseException:
         connection.close()
@@ -112,32 +139,58 @@ def plant(container: Container, config: DockerConfig, spec: SandboxSpec) -> tupl
     return connection, answer["state"]
 
 
-@cache
-def worker_filter() -> bytes:
-    """Return the system call filter that the workers install; made once.
+def _opening(started: Started, spec: SandboxSpec) -> tuple[dict[str, Any], bytes]:
+    """Return what the supervisor is told first, and the workers' filter."""
+    header: dict[str, Any] = {"spec": delivery.told_spec(spec), "landlock": True}
+    if started.footing.namespaces:
+        header |= {"views": "overlay", "gate": True, "read_write": ["/nodes"], "read_only": []}
+        return header, worker_filter(gate=True)
+    header |= {"views": "copy", "gate": False, "top": STATES}
+    header |= {"read_write": [STATES, "/dev/null"], "read_only": list(started.readable)}
+    return header, plain_filter()
+
+
+def _await_up(
+    container: Container, config: DockerConfig, spec: SandboxSpec, footing: Footing
+) -> Started:
+    """Send the supervisor its first frame and return what it says of itself.
 
     Raises:
-        SandboxUnavailable: libseccomp is missing on this side.
+        OSError, ValueError: it did not come up, or says something else.
     """
-    try:
-        return compile_filter(gate=True)
-    except SandboxUnavailable as error:
-        raise SandboxUnavailable(
-            "The docker backend makes the filter of the workers here, on this side, and libseccomp "
-            "is not installed. Install it with 'apt install libseccomp2' or 'dnf install "
-            "libseccomp'."
-        ) from error
-
-
-def _await_up(container: Container, timeout_s: float) -> None:
-    end, said = time.monotonic() + timeout_s, b""
-    while len(said) < len(_UP):
-        left = max(0.0, end - time.monotonic())
-        if not select.select([container], [], [], left)[0]:
-            raise TimeoutError(f"nothing heard for {timeout_s} s")
-        said += container.recv(len(_UP) - len(said))
+    end = time.monotonic() + config.timeout_s
+    abi, readable = 0, list[str]()
+    first: dict[str, Any] = {
+        "role": "tree",
+        "imports": delivery.IMPORTS[spec.zygote],
+        "namespaces": footing.namespaces,
+        "hidden": [],
+    }
+    container.sendall(delivery.first_frame(first))
+    if not footing.namespaces:
+        abi, readable = json.loads(_line(container, end))
+    said = _line(container, end)
     if said != _UP:
         raise ConnectionError(f"it said {said!r}")
+    return Started(container, footing, int(abi), tuple(map(str, readable)))
+
+
+def _line(container: Container, end: float) -> str:
+    said = b""
+    while not said.endswith(b"\n"):
+        left = max(0.0, end - time.monotonic())
+        if not select.select([container], [], [], left)[0]:
+            raise TimeoutError("nothing was heard in time (option timeout_s)")
+        said += container.recv(1)
+        if len(said) > _MOST_SAID:
+            raise ConnectionError(f"it said {said[:100]!r}")
+    return said[:-1].decode("utf-8", "replace")
+
+
+def lacks_namespaces(said: str) -> bool:
+    """Return whether these last words tell of refused namespaces or mounts."""
+    laid = "guest.ground>" in said or "in lay" in said
+    return laid or "PermissionError" in said or "Operation not permitted" in said
 
 
 def remedy(said: str, config: DockerConfig, spec: SandboxSpec, info: dict[str, Any]) -> str:
@@ -149,8 +202,8 @@ def remedy(said: str, config: DockerConfig, spec: SandboxSpec, info: dict[str, A
         )
     if spec.zygote != "bare" and f"'{spec.zygote}'" in said and "Error" in said:
         return f"Use an image with {spec.zygote} in it, or zygote='bare'."
-    if "PermissionError" in said or "Operation not permitted" in said:
-        return _namespaces_remedy(info)
+    if lacks_namespaces(said):
+        return _namespaces_remedy(info) + " Or accept level L1, which needs none: min_level=1."
     return "The option python must name a CPython 3.9 or newer; docker info says more."
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import docker.errors
 
 from treegrpo.sandboxes.base import Capabilities, Feature, Level, Limits, SandboxSpec
-from treegrpo.sandboxes.docker import engine, launch
+from treegrpo.sandboxes.docker import engine, footing, launch
 from treegrpo.sandboxes.docker.config import DockerConfig
+from treegrpo.sandboxes.docker.footing import Footing
 
 NAME = "docker"
 _FIND_NUMPY = b"import importlib.util; importlib.util.find_spec('numpy') is not None"
@@ -25,17 +26,17 @@ def probe(config: DockerConfig) -> Capabilities:
     try:
         info: dict[str, Any] = client.info()
         features = [_engine(info), _image(client, config.image), _runtime(config, info)]
-        features += [_seccomp(info), _cgroups(info)]
+        features += [_seccomp(info), _filter(), _cgroups(info)]
+        level = Level.L0
         if all(f.present for f in features if f.name in ("image", "seccomp")):
-            features += _inside(client, config, info)
+            level, found = _inside(client, config, info)
+            features += found
     except (docker.errors.DockerException, OSError) as error:
         lost = Feature("engine", False, f"it stopped to answer ({error})", engine.START)
         return Capabilities(NAME, Level.L0, (lost,))
     finally:
         client.close()
-    missing = {feature.name for feature in features if not feature.present}
-    stands = not missing & {"image", "seccomp", "namespaces", "forks"}
-    return Capabilities(NAME, launch.level_of(info) if stands else Level.L0, tuple(features))
+    return Capabilities(NAME, level, tuple(features))
 
 
 def _engine(info: dict[str, Any]) -> Feature:
@@ -70,13 +71,21 @@ def _runtime(config: DockerConfig, info: dict[str, Any]) -> Feature:
 
 def _seccomp(info: dict[str, Any]) -> Feature:
     if any("name=seccomp" in option for option in info.get("SecurityOptions") or ()):
-        return Feature("seccomp", True, "our own profile, and a filter of each state on top")
+        how = "our own profile; where nothing inside needs mounts, the engine's"
+        return Feature("seccomp", True, how)
     remedy = "use an engine built with seccomp, on a kernel with CONFIG_SECCOMP_FILTER"
     return Feature("seccomp", False, "the engine does not list it", remedy)
 
 
+def _filter() -> Feature:
+    fault = footing.filter_fault()
+    if fault:
+        return Feature("filter", False, fault, footing.INSTALL)
+    return Feature("filter", True, "of each state's system calls, made with libseccomp")
+
+
 def _cgroups(info: dict[str, Any]) -> Feature:
-    lacking = launch.missing_limits(info)
+    lacking = footing.missing_limits(info)
     version = info.get("CgroupVersion", "1")
     if not lacking:
         return Feature("cgroups", True, f"memory, pids and cpu by cgroups of version {version}")
@@ -89,29 +98,49 @@ def _cgroups(info: dict[str, Any]) -> Feature:
     )
 
 
-def _inside(client: Any, config: DockerConfig, info: dict[str, Any]) -> list[Feature]:
-    """Return what a container can do, from one that is started for it."""
+def _inside(client: Any, config: DockerConfig, info: dict[str, Any]) -> tuple[Level, list[Feature]]:
+    """Return what a container can do, and at which level, from one that is started for it."""
+    stand = footing.choose(config, info)
+    found: list[Feature] = []
+    if stand.namespaces:
+        stands, found = _tried(client, config, info, stand)
+        if stands or config.level is not None:
+            return stand.level if stands else Level.L0, found
+        stand = footing.Footing(Level.L1)
+    else:
+        found.append(Feature("namespaces", False, stand.reason, stand.remedy))
+    stands, more = _tried(client, config, info, stand)
+    return stand.level if stands else Level.L0, found + more
+
+
+def _tried(
+    client: Any, config: DockerConfig, info: dict[str, Any], stand: Footing
+) -> tuple[bool, list[Feature]]:
+    """Return whether a tree can be had at this footing, and the features it shows."""
+    ground = "namespaces" if stand.namespaces else "landlock"
+    forks = "overlays and seccomp notification" if stand.namespaces else "copied directories"
     try:
-        container = launch.start(client, config, _SMALL, info)
+        started = launch.start(client, config, _SMALL, info, stand)
     except engine.EngineRefused as error:
-        return [_refused("namespaces", error)]
-    namespaces = Feature("namespaces", True, "user and mount namespaces, tried in a container")
+        return False, [_refused(ground, error)]
+    how = f"the container's kernel has it, ABI {started.landlock_abi}"
+    if stand.namespaces:
+        how = "user and mount namespaces, tried in a container"
+    found = [Feature(ground, True, how)]
     try:
-        connection, first = launch.plant(container, config, _SMALL)
+        connection, first = launch.plant(started, config, _SMALL)
     except engine.EngineRefused as error:
-        return [namespaces, _refused("forks", error)]
+        return False, [*found, _refused("forks", error)]
     try:
         header = {"state": first, "form": "code", "code_bytes": len(_FIND_NUMPY), "timeout_s": 20}
         answer, _ = connection.call("exec", _FIND_NUMPY, **header)
     finally:
         connection.close()
-    found = [namespaces, Feature("forks", True, "overlays and seccomp notification, tried")]
+    found.append(Feature("forks", True, f"{forks}, tried"))
     if answer["value"] == "True":
-        return [*found, Feature("numpy", True, "in the image, for the zygote 'numpy'")]
-    return [
-        *found,
-        Feature("numpy", False, f"{config.image} has none", "use an image with numpy in it"),
-    ]
+        return True, [*found, Feature("numpy", True, "in the image, for the zygote 'numpy'")]
+    no_numpy = f"{config.image} has none"
+    return True, [*found, Feature("numpy", False, no_numpy, "use an image with numpy in it")]
 
 
 def _refused(name: str, error: engine.EngineRefused) -> Feature:

@@ -10,7 +10,6 @@ our own; no /proc, no home, nothing of the host besides. Read-only.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 
@@ -123,7 +122,8 @@ def _build_base(hidden: Sequence[str]) -> None:
             file.write(text)
     for name in _COPIED:
         if os.path.isfile(name):
-            shutil.copyfile(name, "base" + name)
+            with open(name, "rb") as source, open("base" + name, "wb") as copy:
+                copy.write(source.read())
     for name in hidden:
         if os.path.isdir("base" + name):
             kernel.mount("tmpfs", "base" + name, "tmpfs", kernel.MS_RDONLY, "size=4k,mode=555")

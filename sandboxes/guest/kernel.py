@@ -10,7 +10,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 import struct
 from typing import Any
 
@@ -43,7 +42,7 @@ _NUMBERS = {
     "x86_64": {"clone": 56, "pivot_root": 155, "seccomp": 317, "capset": 126},
     "aarch64": {"clone": 220, "pivot_root": 41, "seccomp": 277, "capset": 91},
 }
-_SYS = _NUMBERS.get(platform.machine(), _NUMBERS["x86_64"])
+_SYS = _NUMBERS.get(os.uname().machine, _NUMBERS["x86_64"])
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 428, 429, 430, 431, 432
 _SYS_OPENAT2 = 437
 

@@ -5,7 +5,7 @@ The supervisor is forked into many trees, so it stays free of asyncio's weight.
 
 from __future__ import annotations
 
-import heapq
+import bisect
 import itertools
 import select
 import time
@@ -65,7 +65,7 @@ class Loop:
     def after(self, seconds: float, call: Callable[[], object]) -> int:
         """Call once after `seconds`; returns a key for `cancel`."""
         key = next(self._order)
-        heapq.heappush(self._timers, (time.monotonic() + seconds, key, call))
+        bisect.insort(self._timers, (time.monotonic() + seconds, key, call))
         return key
 
     def cancel(self, key: int) -> None:
@@ -96,7 +96,7 @@ class Loop:
 
     def _wait(self) -> float | None:
         while self._timers and self._timers[0][1] in self._cancelled:
-            self._cancelled.discard(heapq.heappop(self._timers)[1])
+            self._cancelled.discard(self._timers.pop(0)[1])
         if not self._timers:
             return None
         return max(0.0, self._timers[0][0] - time.monotonic())
@@ -104,7 +104,7 @@ class Loop:
     def _fire(self) -> None:
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
-            _, key, call = heapq.heappop(self._timers)
+            _, key, call = self._timers.pop(0)
             if key in self._cancelled:
                 self._cancelled.discard(key)
             else:

@@ -166,7 +166,7 @@ class Supervisor:
         for seed in header["seeds"]:
             try:
                 under_way.append(self._forking.begin(state, finding, bytes.fromhex(seed)))
-            except (OSError, RecursionError) as error:  # shutil.Error is an OSError
+            except OSError as error:
                 outcomes.append(_failed(f"no view of the files could be made: {error}"))
             if len(under_way) == _WINDOW:
                 outcomes.append((yield from self._end_fork(under_way.pop(0))))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from treegrpo.sandboxes.guest import ground, kernel
 
 _PARTS = (("workspace", "workspace"), ("tmp", "tmp"), ("shm", "dev/shm"))
+_CHUNK = 1 << 20
 _MOST_LAYERS = 32  # lookups slow down with layers; a deeper state gets a merged copy
 
 
@@ -95,17 +96,9 @@ class OverlayViews:
         return Layer(path)
 
     def _merged(self, number: int, parent: View) -> Layer:
-        import shutil  # here, for its libraries would cost every fork
-
         layer = self._new_layer(f"/layers/{number}-merged")
         for part, place in _PARTS:
-            shutil.copytree(
-                f"{parent.root}/{place}",
-                f"{layer.path}/up/{part}",
-                symlinks=True,
-                ignore=_special,
-                dirs_exist_ok=True,
-            )
+            copy_folder(f"{parent.root}/{place}", f"{layer.path}/up/{part}")
         return layer
 
     def _overlay(self, root: str, layers: list[Layer]) -> int:
@@ -138,9 +131,7 @@ class CopyViews:
         if parent is None:
             os.mkdir(root)
         else:
-            import shutil
-
-            shutil.copytree(parent.root, root, symlinks=True, ignore=_special)
+            copy_folder(parent.root, root)
         return View(number, root, root, os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def drop(self, view: View) -> None:
@@ -162,13 +153,31 @@ def _bring_back(path: str, root: str) -> None:
     os.close(piece)
 
 
-def _special(directory: str, names: list[str]) -> list[str]:
-    """Return the names that a copy leaves out: pipes, sockets, and what is mounted there."""
-    device = os.lstat(directory).st_dev
-    left_out: list[str] = []
-    for name in names:
-        info = os.lstat(os.path.join(directory, name))
-        plain = stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode)
-        if not plain and not (stat.S_ISDIR(info.st_mode) and info.st_dev == device):
-            left_out.append(name)
-    return left_out
+def copy_folder(source: str, target: str) -> None:
+    """Copy files, folders and symlinks; pipes, sockets and other mounts are left out.
+
+    Not shutil's: its libraries would be mapped into, and so cost, every fork.
+    """
+    device = os.lstat(source).st_dev
+    pending = [(source, target)]
+    while pending:
+        here, there = pending.pop()
+        os.makedirs(there, exist_ok=True)
+        with os.scandir(here) as entries:
+            for entry in entries:
+                info, copy = entry.stat(follow_symlinks=False), f"{there}/{entry.name}"
+                if stat.S_ISLNK(info.st_mode):
+                    os.symlink(os.readlink(entry.path), copy)
+                elif stat.S_ISREG(info.st_mode):
+                    _copy_file(entry.path, copy, info)
+                elif stat.S_ISDIR(info.st_mode) and info.st_dev == device:
+                    pending.append((entry.path, copy))
+        os.chmod(there, stat.S_IMODE(os.lstat(here).st_mode))
+
+
+def _copy_file(source: str, target: str, info: os.stat_result) -> None:
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        while chunk := reader.read(_CHUNK):
+            writer.write(chunk)
+    os.chmod(target, stat.S_IMODE(info.st_mode))
+    os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
