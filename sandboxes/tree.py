@@ -7,9 +7,10 @@ script is driven by a blocking caller and by asyncio, so there is one logic for 
 from __future__ import annotations
 
 import hashlib
+import signal
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from treegrpo.sandboxes.base import Level, Result, SandboxSpec
@@ -76,6 +77,7 @@ class Tree:
     spec: SandboxSpec
     level: Level
     on_close: Callable[[], None]
+    oom_kills: Callable[[], int] = lambda: 0  # of the kernel so far, where the host can count them
     seed: State = field(init=False)
 
     def __post_init__(self) -> None:
@@ -234,8 +236,11 @@ class Tree:
                 "code_bytes": len(action.payload),
                 "timeout_s": action.timeout_s,
             }
+            kills = self.oom_kills()
             answer = yield Request(self.connection, "exec", header, action.payload + action.stdin)
             result = parse_result(*answer)
+            if result.signal == signal.SIGKILL and self.oom_kills() > kills:
+                result = replace(result, kind="memory", signal=None)
             return result, outcome_digest(result)
         header = {"state": number, "path": action.path}
         yield Request(self.connection, action.kind, header, action.payload)

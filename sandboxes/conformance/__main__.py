@@ -62,7 +62,8 @@ def _run(backend: str, options: dict[str, object], only: str, rounds: float) -> 
     ):
         outcomes.append(outcome)
         sys.stdout.write(f"{outcome.seconds:7.2f} s  {outcome.status:8} {outcome.name}")
-        sys.stdout.write(f"  {outcome.detail[:300]}\n" if outcome.detail else "\n")
+        told = "; ".join(text for text in (outcome.declared, outcome.detail[:300]) if text)
+        sys.stdout.write(f"  {told}\n" if told else "\n")
         sys.stdout.flush()
     return column_of(capabilities, outcomes)
 

@@ -65,7 +65,7 @@ def _sparse_is_refused(scene: Scene, _: Result, check: Checks) -> None:
 
 
 _OUTPUT: tuple[tuple[str, str, tuple[ResultKind, ...], float], ...] = (
-    ("endless-lines", "while True: print('y')", ("timeout",), 0.4),
+    ("endless-lines", "while True: print('y' * 99)", ("timeout",), 0.4),
     ("no-newline", "for _ in range(3000): n = sys.stdout.write('x' * 9999)", ("ok",), 6.0),
     (
         "binary-stderr",

@@ -140,7 +140,8 @@ class Outcome:
     status: Status
     checks: int
     seconds: float
-    detail: str = ""
+    detail: str = ""  # what was found
+    declared: str = ""  # of an open case: what is so at this level, by its data
 
 
 def case_of(check: Callable[[Bench, Checks], None], group: str, **fields: Any) -> Case:
@@ -164,8 +165,6 @@ def run_case(case: Case, bench: Bench) -> Outcome:
         status, detail = ("fails" if promised else "open"), f"{type(error).__name__}: {error}"
     else:
         status, detail = "holds", "; ".join(checks.notes)
-    if status == "open" and case.below:
-        detail = f"{case.below} ({detail})"
     return Outcome(
         case.name,
         case.group,
@@ -175,6 +174,7 @@ def run_case(case: Case, bench: Bench) -> Outcome:
         checks.count,
         round(time.monotonic() - started, 3),
         detail,
+        case.below if status == "open" else "",
     )
 
 

@@ -12,7 +12,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from treegrpo.sandboxes.base import Level
 from treegrpo.sandboxes.conformance.case import Bench, Case, Checks, case_of, first_fork
 from treegrpo.sandboxes.conformance.containers import containers_of, kill_containers
 from treegrpo.sandboxes.conformance.leaks import commands_with, descendants, kills, new_nonce
@@ -248,13 +247,7 @@ CASES: tuple[Case, ...] = (
     case_of(f11_many_forks_of_one_state, "fork", row="F11"),
     case_of(f11_a_chain_of_forty, "fork", row="F11"),
     case_of(f11_budgets_are_kept, "fork", row="F11"),
-    case_of(
-        f12_a_crash_takes_all_along,
-        "fork",
-        row="F12",
-        holds_from=Level.L2,
-        below="without a pid namespace, programs that a step started outlive its supervisor",
-    ),
+    case_of(f12_a_crash_takes_all_along, "fork", row="F12"),
     case_of(f12_a_dead_client_leaves_nothing, "fork", row="F12"),
     case_of(f13_linear_algebra_survives_forks, "fork", row="F13", zygote="numpy"),
 )

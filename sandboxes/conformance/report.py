@@ -46,6 +46,7 @@ class Line(BaseModel):
     checks: int
     seconds: float
     detail: str = ""
+    declared: str = ""
 
 
 class Column(BaseModel):
@@ -117,15 +118,55 @@ def page(report: Report) -> str:
         "",
         *_table("case", {"": "everything that the interface promises"}, columns),
     ]
-    for title, status in (("Open", "open"), ("Failing", "fails"), ("Skipped", "skipped")):
+    lines += ["", "## Open", "", *(_open(columns) or ["Nothing."])]
+    for title, status in (("Failing", "fails"), ("Skipped", "skipped")):
         found = [
-            f"- {heading}, {line.name}: {line.statement.rstrip(chr(46))}. {_one_line(line.detail)}"
+            f"- {heading}, {line.name}: {line.statement.rstrip('.')}. {_one_line(line.detail)}"
             for heading, column in columns.items()
             for line in column.outcomes
             if line.status == status
         ]
         lines += ["", f"## {title}", "", *(found or ["Nothing."])]
+    lines += ["", "## What was tried", "", *_attacks(columns)]
     return "\n".join(lines) + "\n"
+
+
+def _open(columns: dict[str, Column]) -> list[str]:
+    """Return a line for each case that is open somewhere: where, and what is so there."""
+    where: dict[tuple[str, str, str], list[str]] = {}
+    for heading, column in columns.items():
+        for line in column.outcomes:
+            if line.status == "open":
+                found = where.setdefault((line.name, line.statement, line.declared), [])
+                found.append(heading)
+    return [
+        f"- {name} ({', '.join(headings)}): not promised is that {_lower(statement)}. "
+        f"{_upper(declared)}."
+        for (name, statement, declared), headings in where.items()
+    ]
+
+
+def _attacks(columns: dict[str, Column]) -> list[str]:
+    """Return a line for each promise: the row, what is promised, the attacks on it."""
+    tried: dict[tuple[str, str], dict[str, None]] = {}
+    for column in columns.values():
+        for line in column.outcomes:
+            if line.group == "abuse":
+                names = tried.setdefault((line.row, line.statement), {})
+                names[line.name.partition("-")[2]] = None
+    return [
+        f"- {row}. {_upper(promise)}: {', '.join(names)}."
+        for (row, promise), names in tried.items()
+    ]
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".")
+
+
+def _lower(text: str) -> str:
+    kept = text[1:2].isupper()  # an abbreviation
+    return (text if kept else text[:1].lower() + text[1:]).rstrip(".")
 
 
 def _table(kind: str, rows: dict[str, str], columns: dict[str, Column]) -> list[str]:

@@ -24,8 +24,8 @@ class DockerBackend(Backend):
     Options are the fields of DockerConfig: image, python, runtime, cpus, memory_mb, apparmor,
     timeout_s, level. A tree stands at the highest level that its container can have; where that
     is L1, because namespaces are refused in it or libseccomp is missing on this side, only a
-    specification that accepts L1 gets one. The engine is the one that DOCKER_HOST names, or the one at the usual socket.
-    An image that `commit` made gives every tree its files.
+    specification that accepts L1 gets one. The engine is the one that DOCKER_HOST names, or the
+    one at the usual socket. An image that `commit` made gives every tree its files.
     """
 
     name: ClassVar[str] = probe.NAME
@@ -85,9 +85,8 @@ class DockerBackend(Backend):
         try:
             connection, first = self._open(client, spec, stand)
         except launch.LevelRefused as error:
-            if self.config.level is not None or footing.least(spec) > Level.L1:
-                raise
-            stand = footing.Footing(Level.L1, error.found, error.remedy)
+            stand = Footing(Level.L1, error.found, error.remedy)
+            footing.refuse_below(stand, self.config, spec)
             connection, first = self._open(client, spec, stand)
             self._footing = stand  # the next tree need not try in vain
         tree = Tree(connection, spec, stand.level, on_close=connection.close)

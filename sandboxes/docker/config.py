@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from treegrpo.sandboxes.delivery import ENVIRONMENT
 from treegrpo.sandboxes.docker import owner
 
 USER = "1000:1000"
+_FIRST_USER, _USERS = 10_000, 50_000  # below 65536, which is all that a remapping engine has
 STATES = "/states"  # in the container; at L1 each state is a directory of it
 _MIB = 1024 * 1024
 _STEPS_AT_ONCE = 4  # the container has room for so many running steps beside the parked states
@@ -71,11 +73,12 @@ def container_options(
         security.append(f"seccomp={seccomp}")
     if config.apparmor is not None:
         security.append(f"apparmor={config.apparmor}")
+    user = USER if namespaces else _user_of_its_own()
     options: dict[str, Any] = {
         "image": config.image,
         "entrypoint": [config.python],
         "command": list(command),
-        "user": USER,
+        "user": user,
         "working_dir": "/",
         "hostname": "sandbox",
         "environment": _ENVIRONMENT,
@@ -90,7 +93,7 @@ def container_options(
         "cap_drop": ["ALL"],
         "security_opt": security,
         "read_only": True,
-        "tmpfs": _tmpfs(spec, namespaces=namespaces),
+        "tmpfs": _tmpfs(spec, None if namespaces else user),
         "mem_limit": memory_mb * _MIB,
         "memswap_limit": memory_mb * _MIB,
         "pids_limit": spec.max_states + _STEPS_AT_ONCE * limits.processes + 64,
@@ -106,12 +109,22 @@ def container_options(
     return options
 
 
-def _tmpfs(spec: SandboxSpec, *, namespaces: bool) -> dict[str, str]:
+def _user_of_its_own() -> str:
+    """Return a user for one tree without a user namespace.
+
+    The kernel counts a user's processes over all containers, so trees of one user would use up
+    each other's limit.
+    """
+    number = _FIRST_USER + secrets.randbelow(_USERS)
+    return f"{number}:{number}"
+
+
+def _tmpfs(spec: SandboxSpec, owner_of_states: str | None) -> dict[str, str]:
     """Return the one place that can be written: for the supervisor, or for the states' files."""
     size = max(16, _TMP_STATES * spec.limits.workspace_mb)
     inodes = 1024 + _TMP_STATES * spec.limits.files
     room = f"rw,nosuid,nodev,size={size}m,nr_inodes={inodes}"
-    if namespaces:
+    if owner_of_states is None:
         return {"/tmp": f"{room},noexec,mode=1777"}
-    user, group = USER.split(":")
+    user, group = owner_of_states.split(":")
     return {STATES: f"{room},exec,mode=700,uid={user},gid={group}"}

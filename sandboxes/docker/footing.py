@@ -67,7 +67,8 @@ def refuse_below(footing: Footing, config: DockerConfig, spec: SandboxSpec) -> N
     Raises:
         SandboxUnavailable: it is; the message says why, and what to do.
     """
-    needed = max(least(spec), config.level or Level.L0)
+    accepted = Level.L0 if spec.unsafe else spec.min_level
+    needed = max(accepted, config.level or Level.L0)
     if needed <= footing.level:
         return
     accept = f"min_level={int(footing.level)}"
@@ -78,11 +79,6 @@ def refuse_below(footing: Footing, config: DockerConfig, spec: SandboxSpec) -> N
         f"{footing.level.name} here: {footing.reason}. {footing.remedy} Or accept less with "
         f"{accept}."
     )
-
-
-def least(spec: SandboxSpec) -> Level:
-    """Return the lowest level that a specification accepts."""
-    return Level.L0 if spec.unsafe else spec.min_level
 
 
 def missing_limits(info: dict[str, Any]) -> list[str]:

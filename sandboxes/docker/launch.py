@@ -25,10 +25,7 @@ _GET_LANDLOCK = (
     "Boot the engine's host with 'lsm=landlock,...' on Linux 5.13 or newer, or use a newer "
     "engine, whose seccomp profile lets Landlock through."
 )
-_NEWER_KERNEL = (
-    "The engine's host must run Linux 6.8 or newer, for overlays in user namespaces; the option "
-    "level=1 does without them."
-)
+_NEWER_KERNEL = "The engine's host must run Linux 6.8 or newer, for overlays in user namespaces."
 # Where nothing hides the image, the interpreter in it says first what it must be able to read,
 # and the ABI of its kernel's Landlock (444: landlock_create_ruleset), before anything else runs.
 _TELL = """
@@ -203,7 +200,7 @@ def remedy(said: str, config: DockerConfig, spec: SandboxSpec, info: dict[str, A
     if spec.zygote != "bare" and f"'{spec.zygote}'" in said and "Error" in said:
         return f"Use an image with {spec.zygote} in it, or zygote='bare'."
     if lacks_namespaces(said):
-        return _namespaces_remedy(info) + " Or accept level L1, which needs none: min_level=1."
+        return _namespaces_remedy(info)
     return "The option python must name a CPython 3.9 or newer; docker info says more."
 
 

@@ -7,6 +7,7 @@ own. In a container, where one tree is all there is, it becomes that supervisor 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -16,7 +17,7 @@ import socket
 import sys
 from typing import Any
 
-from treegrpo.sandboxes.guest import ground, kernel
+from treegrpo.sandboxes.guest import gate, ground, inspection, kernel
 from treegrpo.sandboxes.guest.supervisor import Supervisor
 
 _NAMESPACES = (
@@ -49,7 +50,12 @@ def main(config: dict[str, Any]) -> None:
 
 def _serve_launches(*, namespaces: bool) -> None:
     """Fork a supervisor for every descriptor that comes in; answer with its pid."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are reaped by the kernel
+    supervisors: set[int] = set()
+    if namespaces:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps, and ends a tree whole
+    else:
+        kernel.adopt_orphans()
+        signal.signal(signal.SIGCHLD, lambda *_: _end_orphans(supervisors))
     control = socket.socket(fileno=_CONTROL)
     control.send(b"up\n")
     while True:
@@ -60,18 +66,39 @@ def _serve_launches(*, namespaces: bool) -> None:
         pid = kernel.fork_into(_NAMESPACES if namespaces else 0)
         if pid == 0:
             _supervise(descriptors[0], uid, gid, namespaces=namespaces)
+        supervisors.add(pid)
         os.close(descriptors[0])
         control.send(b"%d\n" % pid)
+
+
+def _end_orphans(supervisors: set[int]) -> None:
+    """Kill what a supervisor that crashed has left to us, and what that leaves in turn."""
+    me = os.getpid()
+    while True:
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+                supervisors.discard(ended)
+        left = [p for p in inspection.processes() if inspection.parent_of(p) == me]
+        left = [p for p in left if p not in supervisors]
+        if not left:
+            return
+        for pid in left:
+            gate.kill(pid)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
 
 def _supervise(stream: int, uid: int, gid: int, *, namespaces: bool) -> None:
     try:
         os.dup2(stream, _CONTROL)
         os.close(stream)
-        kernel.die_with_parent()
         if namespaces:
+            kernel.die_with_parent()  # and the kernel ends the tree with it
             ground.enter_tree(uid, gid)
-        Supervisor(_CONTROL, _CONTROL).run()
+        supervisor = Supervisor(_CONTROL, _CONTROL)
+        if not namespaces:
+            supervisor.end_with(os.getppid())
+        supervisor.run()
     except BaseException as error:  # noqa: BLE001 - said, then the process ends
         os.write(2, f"the supervisor failed: {error!r}\n".encode())
     finally:

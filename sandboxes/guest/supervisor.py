@@ -49,6 +49,13 @@ class Supervisor:
         os.set_blocking(read_fd, False)
         os.set_blocking(write_fd, False)
 
+    def end_with(self, pid: int) -> None:
+        """End in order when another process ends; where the kernel does not see to it."""
+        self._loop.watch(os.pidfd_open(pid), self._stop)
+
+    def _stop(self) -> None:
+        self._loop.running = False
+
     def run(self) -> None:
         """Serve until the host closes the stream."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

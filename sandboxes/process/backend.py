@@ -84,7 +84,9 @@ class ProcessBackend(Backend):
         connection = Connection(stream, name=f"sandbox tree {os.getpid()}-{number}")
         ending = [_waiter(pid), connection.close]
         try:
-            ending += self._confine(pid, number, spec)
+            group = self._confine(pid, number, spec)
+            if group is not None:
+                ending.append(group.close)
             header, program = self._opening(spec, number)
             if "top" in header:
                 ending.append(lambda: remove_folder(header["top"]))
@@ -93,6 +95,8 @@ class ProcessBackend(Backend):
             _end(ending)
             raise
         tree = Tree(connection, spec, self._level, lambda: _end(ending))
+        if group is not None:
+            tree.oom_kills = group.oom_kills
         tree.plant(answer["state"])
         return tree
 
@@ -141,15 +145,15 @@ class ProcessBackend(Backend):
             self._filters[spaces] = compile_filter(gate=spaces)
         return header, self._filters[spaces]
 
-    def _confine(self, pid: int, number: int, spec: SandboxSpec) -> list[Callable[[], object]]:
-        """Put the tree under a cgroup where there is one; return how to take it away."""
+    def _confine(self, pid: int, number: int, spec: SandboxSpec) -> cgroups.Cgroup | None:
+        """Put the tree under a cgroup where there is one, and return it; it is to be closed."""
         if self._cgroups is None:
-            return []
+            return None
         memory = spec.memory_budget_mb + spec.limits.memory_mb + _SPARE_MEMORY_MB
         processes = spec.max_states + spec.limits.processes * 8 + _SPARE_PROCESSES
         group = self._cgroups.create(cgroups.own_name(number), memory, processes)
         group.add(pid)
-        return [group.close]
+        return group
 
     def _tree_folder(self, number: int) -> str:
         with self._lock:

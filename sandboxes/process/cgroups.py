@@ -45,9 +45,12 @@ class Cgroup:
         return int((self.memory / name).read_text())
 
     def oom_kills(self) -> int:
-        """Return how many processes the kernel has killed here for want of memory."""
+        """Return how many processes the kernel has killed for want of memory; 0 once closed."""
         name = "memory.events" if self.version == 2 else "memory.oom_control"
-        words = (self.memory / name).read_text().split()
+        try:
+            words = (self.memory / name).read_text().split()
+        except OSError:  # removed, perhaps while it is read
+            return 0
         return int(words[words.index("oom_kill") + 1])
 
     def close(self) -> bool:

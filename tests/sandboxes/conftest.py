@@ -26,7 +26,7 @@ def put() -> Put:
         if outcome.status == "skipped":
             pytest.skip(outcome.detail)
         if outcome.status == "open":
-            pytest.xfail(f"{bench.level.name} does not promise it: {outcome.detail}")
+            pytest.xfail(f"{bench.level.name} does not promise it: {outcome.declared}")
         assert outcome.status == "holds", f"{case.statement}: {outcome.detail}"
         assert outcome.checks > 0
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.sandboxes.conftest import IMAGE
 from treegrpo.sandboxes import open_backend
 from treegrpo.sandboxes.base import Level, Limits, SandboxSpec
 from treegrpo.sandboxes.docker import DockerBackend, engine
 from treegrpo.sandboxes.errors import FileRefused, SandboxError, SandboxLost, SandboxUnavailable
 
-IMAGE = "treegrpo-sandbox:test"
 WITHOUT = "The process backend works without Docker: open_backend('process')."
 pytestmark = pytest.mark.docker
 
@@ -211,7 +211,7 @@ def test_trees_leave_no_descriptor_behind(backend: DockerBackend) -> None:
 KILLED = """
 import os, sys
 from treegrpo.sandboxes.docker import DockerBackend
-sandbox = DockerBackend(image="treegrpo-sandbox:test").create()
+sandbox = DockerBackend(image=sys.argv[1]).create()
 sandbox.exec("import os, time; os.fork() or time.sleep(1000)", timeout_s=0.5)
 print(os.getpid(), flush=True)
 sys.stdin.read()
@@ -220,7 +220,10 @@ sys.stdin.read()
 
 def test_the_container_of_a_killed_run_ends_and_the_next_start_removes_it(client: Any) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", KILLED, IMAGE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as run:
         assert run.stdout is not None
         label = f"treegrpo.pid={run.stdout.readline().strip()}"

@@ -1,14 +1,17 @@
 """What the backend decides from what an engine says of itself; no engine is needed here."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from treegrpo.sandboxes.base import Level, Limits, SandboxSpec
-from treegrpo.sandboxes.docker import launch
+from treegrpo.sandboxes.docker import footing, launch
 from treegrpo.sandboxes.docker.config import DockerConfig, container_options
+from treegrpo.sandboxes.docker.footing import Footing
 from treegrpo.sandboxes.errors import SandboxUnavailable
+from treegrpo.sandboxes.seccomp import docker_profile
 
 LIMITS = {"MemoryLimit": True, "SwapLimit": True, "PidsLimit": True, "CpuCfsQuota": True}
 
@@ -43,9 +46,71 @@ def test_gvisor_is_taken_where_it_is_unless_told_otherwise(
 
 @pytest.mark.parametrize("lacking", sorted(LIMITS))
 def test_an_engine_that_cannot_limit_gives_a_lower_level(lacking: str) -> None:
-    assert launch.level_of(LIMITS) == Level.L3
-    assert launch.level_of(LIMITS | {lacking: False}) == Level.L2
-    assert len(launch.missing_limits(LIMITS | {lacking: False})) == 1
+    assert footing.highest(LIMITS) == Footing(Level.L3)
+    lower = footing.highest(LIMITS | {lacking: False})
+    assert lower.level == Level.L2 and lower.namespaces
+    assert lower.reason.startswith("this engine cannot limit ") and "," not in lower.reason
+
+
+@pytest.mark.parametrize(
+    ("option", "level", "reason"),
+    [
+        (None, Level.L3, ""),
+        (Level.L3, Level.L3, ""),
+        (Level.L2, Level.L2, "the option level=2 asks for no more"),
+        (Level.L1, Level.L1, "the option level=1 asks for no more"),
+    ],
+)
+def test_a_lower_level_can_be_asked_for(option: Level | None, level: Level, reason: str) -> None:
+    chosen = footing.choose(DockerConfig(level=option), LIMITS)
+    assert (chosen.level, chosen.reason) == (level, reason)
+    assert chosen.namespaces == (level >= Level.L2)
+
+
+def test_a_level_that_is_not_there_is_refused_and_none_is_given_unasked() -> None:
+    lower = footing.choose(DockerConfig(level=Level.L3), LIMITS | {"PidsLimit": False})
+    config = DockerConfig(level=Level.L3)
+    with pytest.raises(SandboxUnavailable) as caught:
+        footing.refuse_below(lower, config, SandboxSpec())
+    assert str(caught.value) == (
+        "A sandbox of level L3 was asked for; the docker backend gives L2 here: this engine cannot "
+        "limit pids. Let the engine use cgroups. Or accept less with level=2 and min_level=2."
+    )
+    footing.refuse_below(lower, DockerConfig(), SandboxSpec())
+    first = Footing(Level.L1, "a", "B.")
+    footing.refuse_below(first, DockerConfig(), SandboxSpec(unsafe=True))
+    footing.refuse_below(first, DockerConfig(), SandboxSpec(min_level=Level.L1))
+    with pytest.raises(SandboxUnavailable, match=r"gives L1 here: a\. B\. Or accept less"):
+        footing.refuse_below(first, DockerConfig(), SandboxSpec())
+
+
+def test_the_engines_own_profile_is_used_where_nothing_needs_mounts_unless_it_is_off() -> None:
+    plain = {"SecurityOptions": ["name=seccomp,profile=default"]}
+    off = {"SecurityOptions": ["name=seccomp,profile=unconfined"]}
+    ours = json.dumps(docker_profile())
+    assert launch.choose_profile(Footing(Level.L2), plain) == ours
+    assert launch.choose_profile(Footing(Level.L1), plain) is None
+    assert launch.choose_profile(Footing(Level.L1), off) == ours
+    made = container_options(
+        DockerConfig(), SandboxSpec(), command=[], seccomp=None, runtime=None, cpus=1.0
+    )
+    assert made["security_opt"] == ["no-new-privileges"]
+
+
+def test_states_that_are_directories_have_a_place_that_programs_may_run_in() -> None:
+    made = container_options(
+        DockerConfig(),
+        SandboxSpec(),
+        command=[],
+        seccomp=None,
+        runtime=None,
+        cpus=1.0,
+        namespaces=False,
+    )
+    assert list(made["tmpfs"]) == ["/states"]
+    user, group = made["user"].split(":")
+    assert user == group and 10_000 <= int(user) < 60_000
+    assert made["tmpfs"]["/states"].endswith(f",exec,mode=700,uid={user},gid={group}")
 
 
 def test_a_containers_limits_follow_the_specification() -> None:
@@ -76,17 +141,34 @@ def test_a_refused_namespace_names_what_this_engine_needs() -> None:
 
 
 @pytest.fixture
-def no_libseccomp(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    def missing(*, gate: bool) -> bytes:
-        raise SandboxUnavailable("libseccomp is not installed")
+def fail(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Exception], None]]:
+    """Let the filter's making fail."""
 
-    monkeypatch.setattr(launch, "compile_filter", missing)
-    launch.worker_filter.cache_clear()
-    yield
-    launch.worker_filter.cache_clear()
+    def fail(error: Exception) -> None:
+        def missing(*, gate: bool) -> bytes:
+            raise error
+
+        monkeypatch.setattr(footing, "compile_filter", missing)
+
+    footing.worker_filter.cache_clear()
+    yield fail
+    footing.worker_filter.cache_clear()
 
 
-@pytest.mark.usefixtures("no_libseccomp")
-def test_a_host_without_libseccomp_is_told_what_to_install() -> None:
-    with pytest.raises(SandboxUnavailable, match="Install it with 'apt install libseccomp2'"):
-        launch.start(None, DockerConfig(), SandboxSpec(), LIMITS)
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SandboxUnavailable("no"), "libseccomp is not installed"),
+        (
+            OSError(22, "Invalid argument"),
+            "libseccomp is too old (Invalid argument): 2.5 is needed",
+        ),
+    ],
+)
+def test_a_side_that_cannot_make_the_filter_gives_l1_and_is_told_what_to_install(
+    fail: Callable[[Exception], None], error: Exception, said: str
+) -> None:
+    fail(error)
+    lower = footing.highest(LIMITS)
+    assert lower.level == Level.L1 and lower.reason.endswith(f"on this side, where {said}")
+    assert lower.remedy == "Install it with 'apt install libseccomp2' or 'dnf install libseccomp'."

@@ -12,6 +12,7 @@ from typing import Any
 import docker.errors
 import pytest
 
+from tests.sandboxes.conftest import IMAGE
 from treegrpo.sandboxes.base import Limits, SandboxSpec
 from treegrpo.sandboxes.docker import engine, owner
 from treegrpo.sandboxes.docker.config import DockerConfig, container_options
@@ -19,7 +20,6 @@ from treegrpo.sandboxes.docker.container import Container
 from treegrpo.sandboxes.errors import SandboxUnavailable
 from treegrpo.sandboxes.seccomp import docker_profile
 
-IMAGE = "treegrpo-sandbox:test"
 ECHO = "import os\nwhile data := os.read(0, 65536): os.write(1, data)"
 MIB = 1024 * 1024
 pytestmark = pytest.mark.docker

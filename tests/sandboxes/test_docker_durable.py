@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.sandboxes.conftest import IMAGE
 from treegrpo.sandboxes.base import Entry
 from treegrpo.sandboxes.docker import durable, engine, owner
 from treegrpo.sandboxes.errors import FileRefused, SandboxUnavailable
 
-IMAGE = "treegrpo-sandbox:test"
 FILES: durable.Files = {
     "a.txt": b"first",
     "deep": None,

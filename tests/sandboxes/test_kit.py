@@ -82,7 +82,7 @@ def test_attacks_are_code_and_say_what_they_promise() -> None:
     [
         (sound, {}, "holds", ""),
         (broken, {}, "fails", "Violation: a number: expected 1, got 2"),
-        (broken, {"holds_from": Level.L3, "below": "shared"}, "open", "shared (Violation: "),
+        (broken, {"holds_from": Level.L3, "below": "shared"}, "open", "Violation: a number"),
         (sound, {"holds_from": Level.L3, "below": "shared"}, "holds", ""),
         (broken, {"holds_from": Level.L3, "runs_below": False}, "open", "not tried at this level"),
         (absent, {}, "skipped", "no such device"),
@@ -94,6 +94,7 @@ def test_an_outcome_tells_what_was_found(
     outcome = run_case(case(check, **fields), idle)
     assert (outcome.status, outcome.name) == (status, "a-case")
     assert outcome.detail.startswith(detail)
+    assert outcome.declared == (fields.get("below", "") if status == "open" else "")
 
 
 def test_checks_name_the_wrong_error() -> None:
@@ -183,3 +184,9 @@ def test_a_report_keeps_columns_and_draws_them(idle: Bench, tmp_path: Path) -> N
     assert "| F1 | changes stay in the fork | not run | not run |" in text
     assert "- process L2, a-case: A statement. Violation: a number: expected 1, got 2" in text
     assert one.missing == {"cgroups": "not delegated"}
+
+
+def test_the_page_shows_every_attack_and_no_failure() -> None:
+    text = (Path(__file__).parents[2] / "docs/sandboxes_abuse.md").read_text(encoding="utf-8")
+    assert [attack.name for attack in ATTACKS if attack.name not in text] == []
+    assert re.findall(r"FAILS \d+", text) == []
