@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, ClassVar, Self
 
 from treegrpo.sandboxes.base import Capabilities, SandboxSpec
-from treegrpo.sandboxes.errors import SandboxError, SandboxUnavailable
+from treegrpo.sandboxes.errors import SandboxClosed, SandboxError, SandboxUnavailable
 from treegrpo.sandboxes.sandbox import AsyncSandbox, Sandbox
 from treegrpo.sandboxes.tree import State, Tree
 
@@ -36,7 +36,9 @@ class Backend(ABC):
         # Handles die wherever the garbage collector runs; this queue may be used even there.
         self._dropped: queue.SimpleQueue[tuple[Tree, list[State]] | None] = queue.SimpleQueue()
         self._sweeper: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._closed = False
+        self._owner = os.getpid()
 
     @abstractmethod
     def probe(self) -> Capabilities:
@@ -52,13 +54,13 @@ class Backend(ABC):
         Raises:
             SandboxUnavailable: the host cannot give what the specification asks.
         """
-        return self.handle(*self._new_tree(spec or SandboxSpec()))
+        return self.handle(*self._new_tree(_checked(spec)))
 
     async def create_async(self, spec: SandboxSpec | None = None) -> AsyncSandbox:
         """Return the first sandbox of a new tree, for asyncio."""
         import asyncio
 
-        tree, state = await asyncio.to_thread(self._new_tree, spec or SandboxSpec())
+        tree, state = await asyncio.to_thread(self._new_tree, _checked(spec))
         return AsyncSandbox(self, tree, state)
 
     def handle(self, tree: Tree, state: State) -> Sandbox:
@@ -71,8 +73,8 @@ class Backend(ABC):
 
     def close(self) -> None:
         """End every tree; may be called twice."""
-        if self._closed:
-            return
+        if self._closed or os.getpid() != self._owner:
+            return  # a forked process has no say over its parent's trees
         self._closed = True
         for tree in list(self._trees):
             tree.close()
@@ -82,12 +84,13 @@ class Backend(ABC):
 
     def _new_tree(self, spec: SandboxSpec) -> tuple[Tree, State]:
         if self._closed:
-            raise SandboxError(f"The {self.name} backend has been closed; open another one.")
-        if self._sweeper is None:
-            self._sweeper = threading.Thread(
-                target=_sweep, args=(self._dropped,), name="sandbox-sweeper", daemon=True
-            )
-            self._sweeper.start()
+            raise SandboxClosed(f"The {self.name} backend has been closed; open another one.")
+        with self._starting:
+            if self._sweeper is None:
+                self._sweeper = threading.Thread(
+                    target=_sweep, args=(self._dropped,), name="sandbox-sweeper", daemon=True
+                )
+                self._sweeper.start()
         tree = self._plant(spec)
         self._trees.add(tree)
         return tree, tree.seed
@@ -99,6 +102,17 @@ class Backend(ABC):
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
+
+
+def _checked(spec: object) -> SandboxSpec:
+    if spec is None:
+        return SandboxSpec()
+    if not isinstance(spec, SandboxSpec):
+        raise SandboxError(
+            f"A sandbox was asked for with {spec!r}; give a specification, such as "
+            "SandboxSpec(zygote='numpy', limits=Limits(timeout_s=5))."
+        )
+    return spec
 
 
 def open_backend(name: str = "process", **options: Any) -> Backend:
@@ -115,7 +129,9 @@ def open_backend(name: str = "process", **options: Any) -> Backend:
         from treegrpo.sandboxes.docker.backend import DockerBackend
 
         return DockerBackend(**options)
-    raise SandboxUnavailable(f"There is no sandbox backend {name!r}; there are {BACKENDS}.")
+    raise SandboxUnavailable(
+        f"There is no sandbox backend {name!r}; there are {' and '.join(BACKENDS)}."
+    )
 
 
 def shared_backend(name: str, **options: Any) -> Backend:
@@ -138,5 +154,5 @@ def _shared(name: str, options: tuple[tuple[str, Any], ...], process: int) -> Ba
 def _sweep(dropped: queue.SimpleQueue[tuple[Tree, list[State]] | None]) -> None:
     while (entry := dropped.get()) is not None:
         tree, cell = entry
-        with contextlib.suppress(SandboxError):  # then the tree is gone, and the state with it
+        with contextlib.suppress(SandboxError, OSError):  # the tree is gone, and the state with it
             tree.let_go(cell[0])

@@ -35,12 +35,12 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    timeout_s: float = Field(default=10.0, gt=0)
-    memory_mb: int = Field(default=512, ge=64)  # of the interpreter, and of what it starts
+    timeout_s: float = Field(default=10.0, gt=0, le=86_400, allow_inf_nan=False)
+    memory_mb: int = Field(default=512, ge=64, le=1 << 20)  # of all that a step runs
     processes: int = Field(default=32, ge=1)  # that a step may have at once, itself included
-    workspace_mb: int = Field(default=64, ge=0)  # written per state; 0: no files at all
+    workspace_mb: int = Field(default=64, ge=0, le=16_384)  # written per state; 0: no files at all
     files: int = Field(default=10_000, ge=16)  # created per state
-    output_kib: int = Field(default=256, ge=1)  # kept of each of stdout and stderr
+    output_kib: int = Field(default=256, ge=1, le=65_536)  # kept of each of stdout and stderr
 
 
 class SandboxSpec(BaseModel):

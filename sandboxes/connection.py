@@ -7,12 +7,20 @@ A thread reads the stream and hands each answer to who waits for it, so a caller
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 from treegrpo.sandboxes import errors
-from treegrpo.sandboxes.errors import Reason, SandboxError, SandboxLost, SnapshotUnsupported
+from treegrpo.sandboxes.errors import (
+    FileRefused,
+    Reason,
+    SandboxClosed,
+    SandboxError,
+    SandboxLost,
+    SnapshotUnsupported,
+)
 from treegrpo.sandboxes.guest import wire
 
 _CHUNK = 1 << 18
@@ -55,6 +63,8 @@ class Connection:
         self._waiting: dict[int, Future[Answer]] = {}
         self._next = 0
         self._lost = ""
+        self._closing = False
+        self._owner = os.getpid()
         self._reader = threading.Thread(target=self._read, name=name, daemon=True)
         self._reader.start()
 
@@ -70,23 +80,36 @@ class Connection:
     def future(self, op: str, blob: bytes = b"", **header: Any) -> Future[Answer]:
         """Return the coming answer; see `call`."""
         future: Future[Answer] = Future()
+        if os.getpid() != self._owner:
+            raise SandboxError(
+                f"This sandbox belongs to process {self._owner}; process {os.getpid()} was forked "
+                "from it. Create a new one here, or send it over pickled."
+            )
         with self._lock:
             if self._lost:
-                future.set_exception(SandboxLost(self._lost))
+                future.set_exception(self._end())
                 return future
             self._next += 1
             number = self._next
+            try:
+                data = wire.pack({"id": number, "op": op, **header}, blob)
+            except wire.FrameTooLarge as error:
+                future.set_exception(FileRefused(f"{op}: the request does not fit: {error}"))
+                return future
             self._waiting[number] = future
-            data = wire.pack({"id": number, "op": op, **header}, blob)
             try:
                 self._stream.sendall(data)
             except OSError as error:
                 self._waiting.pop(number, None)
-                future.set_exception(SandboxLost(f"{self._name} cannot be reached: {error}"))
+                self._lost = self._lost or f"{self._name} cannot be reached: {error}"
+                future.set_exception(self._end())
         return future
 
     def close(self) -> None:
-        """End the stream; whoever still waits gets SandboxLost. May be called twice."""
+        """End the stream; whoever still waits gets SandboxClosed. May be called twice."""
+        if os.getpid() != self._owner:
+            return  # a forked process has no say over its parent's trees
+        self._closing = True
         with contextlib.suppress(OSError):
             self._stream.shutdown(2)
         if threading.current_thread() is not self._reader:
@@ -100,19 +123,25 @@ class Connection:
             while data := self._stream.recv(_CHUNK):
                 for header, blob in decoder.feed(data):
                     self._deliver(header, blob)
-        except (OSError, ValueError) as error:
-            reason = f"the stream broke: {error}"
+        except Exception as error:  # noqa: BLE001 - whatever ends this thread ends the tree
+            reason = f"the stream broke: {error!r}"
         with self._lock:
             self._lost = f"{self._name} is gone: {reason}. Its sandboxes cannot be used any more."
             left, self._waiting = list(self._waiting.values()), {}
         for future in left:
-            future.set_exception(SandboxLost(self._lost))
+            if future.set_running_or_notify_cancel():
+                future.set_exception(self._end())
+
+    def _end(self) -> SandboxError:
+        if self._closing:
+            return SandboxClosed("The tree of this sandbox has been closed; create a new one.")
+        return SandboxLost(self._lost)
 
     def _deliver(self, header: dict[str, Any], blob: bytes) -> None:
         with self._lock:
             future = self._waiting.pop(header["id"], None)
-        if future is None:
-            return
+        if future is None or not future.set_running_or_notify_cancel():
+            return  # nobody waits for it any more
         if "error" in header:
             future.set_exception(failure(header))
         else:

@@ -74,6 +74,6 @@ class SnapshotUnsupported(SandboxError):
         self.reasons = tuple(reasons)
         found = "; ".join(f"{r.kind}: {r.detail}" for r in self.reasons)
         super().__init__(
-            f"This state cannot be forked ({found}). End what is named in the same step, or "
-            "set on_unforkable to 'kill_background' or 'replay'."
+            f"This state cannot be forked ({found}). End what is named in the same step, or set "
+            "on_unforkable='replay' (for child processes also 'kill_background')."
         )

@@ -8,11 +8,12 @@ nobody changes it; the first change on one of them forks. So `snapshot` costs no
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from treegrpo.sandboxes.base import MIB, Entry, Level, Result
 from treegrpo.sandboxes.errors import (
@@ -29,7 +30,10 @@ from treegrpo.sandboxes.tree import Script, State, Tree, drive
 if TYPE_CHECKING:
     from treegrpo.sandboxes.backend import Backend
 
+_MOST_SECONDS = 86_400
+
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class _Handle:
@@ -45,6 +49,7 @@ class _Handle:
         self._state = tree.hold(state)
         self._cell = [self._state]
         self._finalizer = weakref.finalize(self, backend.drop_later, tree, self._cell)
+        self._finalizer.atexit = False  # all ends with the process; a forked one owns nothing
 
     @property
     def alive(self) -> bool:
@@ -87,15 +92,19 @@ class _Handle:
                 "Another operation is running on this sandbox. Wait for it, or use a handle of "
                 "its own (snapshot() or fork()) for each thread."
             )
+        self._tree.pin(self._state, 1)
         try:
             yield
         finally:
+            self._tree.pin(self._state, -1)
             self._lock.release()
 
     def _point_to(self, state: State) -> None:
         if state is self._state:
             return
         old, self._state = self._state, self._tree.hold(state)
+        self._tree.pin(state, 1)
+        self._tree.pin(old, -1)
         self._cell[0] = state
         self._tree.let_go(old)
 
@@ -123,6 +132,7 @@ class _Handle:
 
     def _action(self, code: str | Sequence[str], stdin: bytes, timeout_s: float | None) -> Action:
         limit = self._tree.spec.limits.timeout_s if timeout_s is None else timeout_s
+        _check_step(code, stdin, limit)
         if isinstance(code, str):
             return Action("code", _encode(code), stdin=stdin, timeout_s=limit)
         argv = fields(*(_encode(word) for word in code))
@@ -132,17 +142,17 @@ class _Handle:
         with self._claim():
             yield from self._act(action)
 
-    def _read(self, path: str, max_bytes: int) -> Script[bytes]:
+    def _read(self, path: str | os.PathLike[str], max_bytes: int) -> Script[bytes]:
         with self._claim():
             number = yield from self._tree.living(self._state)
-            header = {"state": number, "path": path, "max_bytes": max_bytes}
+            header = {"state": number, "path": os.fspath(path), "max_bytes": max_bytes}
             _, data = yield self._tree.request("read", **header)
             return data
 
-    def _list(self, path: str) -> Script[list[Entry]]:
+    def _list(self, path: str | os.PathLike[str]) -> Script[list[Entry]]:
         with self._claim():
             number = yield from self._tree.living(self._state)
-            answer, _ = yield self._tree.request("list", state=number, path=path)
+            answer, _ = yield self._tree.request("list", state=number, path=os.fspath(path))
             return [Entry(**entry) for entry in answer["entries"]]
 
     def _snapshot(self) -> Script[State]:
@@ -159,6 +169,8 @@ class _Handle:
             return [Reason(kind, detail) for kind, detail in answer["reasons"]]
 
     def _fork(self, n: int) -> Script[list[State | SandboxError]]:
+        if type(n) is not int or n < 1:
+            raise SandboxError(f"{n!r} forks were asked for; ask for 1 or more.")
         with self._claim():
             return (yield from self._tree.fork(self._state, n))
 
@@ -191,7 +203,7 @@ class Sandbox(_Handle):
         """
         return drive(self._exec(code, stdin, timeout_s))
 
-    def read(self, path: str, *, max_bytes: int = 16 * MIB) -> bytes:
+    def read(self, path: str | os.PathLike[str], *, max_bytes: int = 16 * MIB) -> bytes:
         """Return a file's content; relative paths start at the workspace.
 
         Raises:
@@ -199,15 +211,15 @@ class Sandbox(_Handle):
         """
         return drive(self._read(path, max_bytes))
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str | os.PathLike[str], data: bytes) -> None:
         """Make or replace a file; directories above it are made."""
-        drive(self._change(Action("write", data, path)))
+        drive(self._change(_writing(path, data)))
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str | os.PathLike[str]) -> None:
         """Delete a file, a symlink or an empty directory."""
-        drive(self._change(Action("remove", path=path)))
+        drive(self._change(Action("remove", path=os.fspath(path))))
 
-    def list(self, path: str = ".") -> list[Entry]:
+    def list(self, path: str | os.PathLike[str] = ".") -> list[Entry]:
         """Return what is in a directory, sorted by name."""
         return drive(self._list(path))
 
@@ -284,32 +296,31 @@ class AsyncSandbox(_Handle):
         self, code: str | Sequence[str], *, stdin: bytes = b"", timeout_s: float | None = None
     ) -> Result:
         """Return what running `code` did; see Sandbox.exec."""
-        return await _drive(self._exec(code, stdin, timeout_s))
+        return await _drive(self._exec(code, stdin, timeout_s), _same)
 
-    async def read(self, path: str, *, max_bytes: int = 16 * MIB) -> bytes:
+    async def read(self, path: str | os.PathLike[str], *, max_bytes: int = 16 * MIB) -> bytes:
         """Return a file's content; see Sandbox.read."""
-        return await _drive(self._read(path, max_bytes))
+        return await _drive(self._read(path, max_bytes), _same)
 
-    async def write(self, path: str, data: bytes) -> None:
+    async def write(self, path: str | os.PathLike[str], data: bytes) -> None:
         """Make or replace a file."""
-        await _drive(self._change(Action("write", data, path)))
+        await _drive(self._change(_writing(path, data)), _same)
 
-    async def remove(self, path: str) -> None:
+    async def remove(self, path: str | os.PathLike[str]) -> None:
         """Delete a file, a symlink or an empty directory."""
-        await _drive(self._change(Action("remove", path=path)))
+        await _drive(self._change(Action("remove", path=os.fspath(path))), _same)
 
-    async def list(self, path: str = ".") -> list[Entry]:
+    async def list(self, path: str | os.PathLike[str] = ".") -> list[Entry]:
         """Return what is in a directory."""
-        return await _drive(self._list(path))
+        return await _drive(self._list(path), _same)
 
     async def snapshot(self) -> AsyncSandbox:
         """Return a second handle on this very state; see Sandbox.snapshot."""
-        return self._handle(await _drive(self._snapshot()))
+        return await _drive(self._snapshot(), self._handle)
 
     async def fork(self, n: int = 1) -> list[AsyncSandbox | SandboxError]:
         """Return n new live states; see Sandbox.fork."""
-        made = await _drive(self._fork(n))
-        return [s if isinstance(s, SandboxError) else self._handle(s) for s in made]
+        return await _drive(self._fork(n), self._handles)
 
     async def step(
         self, code: str | Sequence[str], *, stdin: bytes = b"", timeout_s: float | None = None
@@ -320,15 +331,18 @@ class AsyncSandbox(_Handle):
 
     async def check(self) -> list[Reason]:
         """Return why this state could not be forked now."""
-        return await _drive(self._check())
+        return await _drive(self._check(), _same)
 
     async def evict(self) -> None:
         """Drop the process; it comes back by verified replay."""
-        await _drive(self._evict())
+        await _drive(self._evict(), _same)
 
     async def close(self) -> None:
         """Give the handle back; see Sandbox.close."""
         await asyncio.to_thread(self._close)
+
+    def _handles(self, made: list[State | SandboxError]) -> list[AsyncSandbox | SandboxError]:
+        return [s if isinstance(s, SandboxError) else self._handle(s) for s in made]
 
     def _handle(self, state: State) -> AsyncSandbox:
         return AsyncSandbox(self._backend, self._tree, state)
@@ -342,8 +356,16 @@ class AsyncSandbox(_Handle):
         await self.close()
 
 
-async def _drive(script: Script[T]) -> T:
-    """Run a script to its end, awaiting each answer."""
+async def _drive(script: Script[T], finish: Callable[[T], U]) -> U:
+    """Run a script to its end, awaiting each answer, and finish with what it returns.
+
+    A step that was begun goes on where it runs; so a caller that is cancelled leaves the
+    script to finish by itself, or the handle would not know what became of its state.
+    """
+    return await asyncio.shield(asyncio.ensure_future(_run(script, finish)))
+
+
+async def _run(script: Script[T], finish: Callable[[T], U]) -> U:
     try:
         request = next(script)
         while True:
@@ -355,8 +377,37 @@ async def _drive(script: Script[T]) -> T:
             else:
                 request = script.send(answer)
     except StopIteration as end:
-        return end.value
+        return finish(end.value)
+
+
+def _same(value: T) -> T:
+    return value
+
+
+def _writing(path: str | os.PathLike[str], data: object) -> Action:
+    if not isinstance(data, bytes):
+        raise SandboxError(f"write() was given {type(data).__name__}; give bytes.")
+    return Action("write", data, os.fspath(path))
+
+
+def _check_step(code: object, stdin: object, timeout_s: object) -> None:
+    """Refuse what cannot be meant, before anything is sent."""
+    words = cast("Sequence[object]", code) if isinstance(code, (list, tuple)) else ()
+    if not isinstance(code, str) and not (words and all(isinstance(w, str) for w in words)):
+        raise SandboxError(
+            f"exec() was given {code!r}; give Python code as a str, or a program and its "
+            "arguments as a list of str."
+        )
+    if not isinstance(stdin, bytes):
+        raise SandboxError(f"stdin was given as {type(stdin).__name__}; give bytes.")
+    usable = isinstance(timeout_s, (int, float)) and 0 < timeout_s <= _MOST_SECONDS
+    if not usable:
+        raise SandboxError(f"timeout_s={timeout_s!r} was asked for; give 0 to {_MOST_SECONDS} s.")
 
 
 def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    """Return UTF-8; half characters, which are none, go through for Python to refuse."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")

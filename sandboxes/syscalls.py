@@ -47,7 +47,7 @@ _FILES = """
 """
 _MEMORY = """
     brk mmap munmap mremap mprotect madvise mincore msync mlock mlock2 munlock mlockall munlockall
-    pkey_alloc pkey_free pkey_mprotect get_mempolicy memfd_create membarrier
+    pkey_alloc pkey_free pkey_mprotect get_mempolicy membarrier
 """
 _WAITING = """
     poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
@@ -81,6 +81,7 @@ ALLOWED: tuple[str, ...] = tuple(
 # CLONE_NEW* (all seven that clone knows), CLONE_PIDFD, and CLONE_PARENT: only the plain fork of
 # a sibling, by which a worker forks a state, has it.
 _CLONE_PARENT, _SIGCHLD = 0x8000, 17
+_CLONE_VM, _CLONE_VFORK, _CLONE_THREAD = 0x100, 0x4000, 0x10000
 _CLONE_REFUSED = 0x7E02_0000 | 0x1000 | _CLONE_PARENT
 _AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 1, 5, 0xF
 # RCVBUF, SNDBUF, KEEPALIVE, REUSEADDR, PASSCRED, RCVTIMEO, SNDTIMEO: no filters, which are BPF.
@@ -107,7 +108,12 @@ _FREE_LIMITS = tuple(kind for kind in range(16) if kind != 6)
 _S_IFMT, _S_IFIFO, _S_IFREG = 0o170000, 0o010000, 0o100000
 
 CONDITIONAL: tuple[Rule, ...] = (
-    Rule(("clone",), (Condition(0, 0, _CLONE_REFUSED),)),
+    # Memory is shared by threads, or while a vfork waits, not between two that run.
+    Rule(("clone",), (Condition(0, 0, _CLONE_REFUSED | _CLONE_VM),)),
+    *(
+        Rule(("clone",), (Condition(0, _CLONE_VM | kind, _CLONE_REFUSED | _CLONE_VM | kind),))
+        for kind in (_CLONE_VFORK, _CLONE_THREAD)
+    ),
     Rule(("clone",), (Condition(0, _CLONE_PARENT | _SIGCHLD),)),
     # Not SOCK_DGRAM: such a pair can be pointed at any other Unix socket, also by sendmsg.
     *(
@@ -146,9 +152,10 @@ GATED: tuple[str, ...] = ("chroot", "kill", "tkill", "tgkill")
 SIGNALS: tuple[str, ...] = ("kill", "tkill", "tgkill")
 """Allowed where nobody decides: a filter cannot tell whose process a number is."""
 
-NOT_IMPLEMENTED: tuple[str, ...] = ("clone3", "timer_create")
+NOT_IMPLEMENTED: tuple[str, ...] = ("clone3", "timer_create", "memfd_create")
 """Refused with ENOSYS, on which libc falls back: clone3 has its flags in memory, where no filter
-sees them; a POSIX timer is not forked, and nothing shows from outside that there is one."""
+sees them; a POSIX timer is not forked, and nothing shows from outside that there is one; memory
+behind a memfd is no process's, so no limit of a step would count it."""
 
 NOT_SUPPORTED: tuple[str, ...] = (
     *("setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr"),

@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from treegrpo.sandboxes.base import Level, Result, SandboxSpec
 from treegrpo.sandboxes.connection import Answer, Connection, failure
@@ -26,7 +26,7 @@ from treegrpo.sandboxes.errors import (
 from treegrpo.sandboxes.history import Action, History, outcome_digest
 
 T = TypeVar("T")
-_MEASURE_EVERY = 64  # forks between two looks at the memory that the states hold
+_MEASURE_EVERY = 32  # forks and steps between two looks at what the states hold
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class State:
     dead: bool = False
     checked: bool = False  # found forkable since something last ran
     branches: int = 0  # forks so far, for their seeds
+    held_bytes: int = 1 << 20  # about what it costs, as of its last step
+    pins: int = 0  # operations that need its process to stay
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class TreeStats:
     """A tree as it stands."""
 
     handles: int
-    live: int  # states with a process
+    live: int  # states with a process, the pristine first one aside
     evicted: int  # states that come back by replay
     memory_bytes: int  # private to the live processes
     processes: int
@@ -85,8 +87,9 @@ class Tree:
         self.lock = threading.RLock()
         self.closed = False
         self._states: dict[State, None] = {}  # in order of last use
-        self._forks = 0
+        self._grown = 0
         self._memory = 0
+        self._promised = 0  # room given to forks that are under way
 
     def plant(self, number: int) -> State:
         """Take over the first state."""
@@ -102,6 +105,11 @@ class Tree:
             state.handles += 1
             self._states[state] = None
             return state
+
+    def pin(self, state: State, by: int) -> None:
+        """Keep a state from being evicted while an operation works on it."""
+        with self.lock:
+            state.pins += by
 
     def let_go(self, state: State) -> None:
         """Count one handle less; the last one on a state ends it, the last of all the tree."""
@@ -129,7 +137,7 @@ class Tree:
         """Return what the tree holds now."""
         header, _ = self.connection.call("stats")
         with self.lock:
-            live = [s for s in self._states if s.number is not None]
+            live = [s for s in self._states if s.number is not None and s is not self.seed]
             return TreeStats(
                 handles=sum(s.handles for s in self._states),
                 live=len(live),
@@ -181,6 +189,14 @@ class Tree:
         n -= len(refused)
         if not n:
             return [*refused]
+        try:
+            made = yield from self._forks_of(state, n)
+        finally:
+            with self.lock:
+                self._promised -= n
+        return made + refused
+
+    def _forks_of(self, state: State, n: int) -> Script[list[State | SandboxError]]:
         seeds = [self._branch_seed(state) for _ in range(n)]
         history = state.history
         try:
@@ -192,15 +208,21 @@ class Tree:
             if isinstance(error, SnapshotUnsupported) and self.spec.on_unforkable != "replay":
                 raise
             outcomes = list[Any]()
-            for _ in range(n):
-                outcomes.append((yield from self.replay(history, avoid=state)))
+            for seed in seeds:
+                number = yield from self.replay(history, avoid=state)
+                if seed:
+                    yield self.request("seed", state=number, seed=seed.hex())
+                outcomes.append(number)
         made: list[State | SandboxError] = []
         for outcome, seed in zip(outcomes, seeds, strict=True):
             if isinstance(outcome, dict):
-                made.append(failure(outcome))
+                made.append(failure(cast("dict[str, Any]", outcome)))
             else:
-                made.append(State(self._branched(history, seed), outcome, checked=True))
-        return made + refused
+                child = State(self._branched(history, seed), outcome, checked=True)
+                with self.lock:
+                    self._states[child] = None  # counted at once; its handle comes next
+                made.append(child)
+        return made
 
     def replay(self, history: History, *, avoid: State | None = None) -> Script[int]:
         """Return the number of a new process with this history, every outcome compared.
@@ -230,6 +252,7 @@ class Tree:
     def perform(self, number: int, action: Action) -> Script[tuple[Result | None, bytes]]:
         """Do one action in a process; return its result, if it has one, and outcome digest."""
         if action.kind in ("code", "argv"):
+            self._grown += 1
             header = {
                 "state": number,
                 "form": action.kind,
@@ -239,6 +262,7 @@ class Tree:
             kills = self.oom_kills()
             answer = yield Request(self.connection, "exec", header, action.payload + action.stdin)
             result = parse_result(*answer)
+            self._note_cost(number, answer[0])
             if result.signal == signal.SIGKILL and self.oom_kills() > kills:
                 result = replace(result, kind="memory", signal=None)
             return result, outcome_digest(result)
@@ -246,9 +270,15 @@ class Tree:
         yield Request(self.connection, action.kind, header, action.payload)
         return None, b""
 
+    def _note_cost(self, number: int, header: dict[str, Any]) -> None:
+        with self.lock:
+            for state in self._states:
+                if state.number == number:
+                    state.held_bytes = max(1 << 20, header.get("held_bytes", 0))
+
     def evict(self, state: State) -> Script[None]:
-        """Drop a state's process; it comes back by replay when it is needed."""
-        if state.number is None or state.dead or state is self.seed:
+        """Drop a state's process unless another handle works on it; replay brings it back."""
+        if state.number is None or state.dead or state is self.seed or state.pins > 1:
             return
         yield from self.check(state)
         self._end_process(state)
@@ -268,7 +298,13 @@ class Tree:
 
     def _living(self, state: State) -> Script[int]:
         if state.number is None:
-            state.number = yield from self.replay(state.history)
+            refused = yield from self._make_room(1)
+            if refused:
+                raise refused[0]
+            try:
+                state.number = yield from self.replay(state.history)
+            finally:
+                self._promised -= 1
             state.forked = False
         with self.lock:
             if state in self._states:
@@ -280,9 +316,8 @@ class Tree:
         if action is None:
             raise ReplayDiverged("The tree's first state is gone; nothing can be replayed.")
         if action.kind == "branch":
-            answer, _ = yield self.request("fork", state=number, seeds=[action.payload.hex()])
-            yield self.request("release", state=number)
-            return answer["states"][0]
+            yield self.request("seed", state=number, seed=action.payload.hex())
+            return number
         result, outcome = yield from self.perform(number, action)
         if outcome != past.outcome:
             yield self.request("release", state=number)
@@ -315,33 +350,39 @@ class Tree:
 
     def _make_room(self, n: int) -> Script[list[SandboxError]]:
         """Evict until n more states fit; return an error for each that still does not."""
-        self._forks += n
-        if self._forks >= _MEASURE_EVERY:
-            self._forks = 0
+        self._grown += n
+        if self._grown >= _MEASURE_EVERY:
+            self._grown = 0
             header, _ = yield self.request("stats")
             self._memory = header["private_bytes"]
         while True:
             with self.lock:
                 live = [s for s in self._states if s.number is not None and s is not self.seed]
-            each = max(1, self._memory // max(1, len(live)))
-            memory_left = (self.spec.memory_budget_mb << 20) - self._memory
-            room = min(self.spec.max_states - len(live), memory_left // each)
-            if room >= n:
-                return []
+                held = max(self._memory, sum(state.held_bytes for state in live))
+                each = max(1, held // max(1, len(live)))
+                memory_left = (self.spec.memory_budget_mb << 20) - held
+                room = self.spec.max_states - len(live) - self._promised
+                room = min(room, memory_left // each)
+                if room >= n:
+                    self._promised += n
+                    return []
             if not (yield from self._evict_one(live)):
                 break
-            self._memory -= each
+            self._memory = max(0, self._memory - each)
         error = CapacityExceeded(
-            f"{n} more states were asked for; {len(live)} live ones hold {self._memory >> 20} MB "
+            f"{n} more states were asked for; {len(live)} live ones hold {held >> 20} MB "
             f"and none can be evicted. Close some, or raise max_states ({self.spec.max_states}) "
             f"or memory_budget_mb ({self.spec.memory_budget_mb})."
         )
-        return [error] * (n - max(0, room))
+        with self.lock:
+            fitting = max(0, min(n, room))
+            self._promised += fitting
+        return [error] * (n - fitting)
 
     def _evict_one(self, live: list[State]) -> Script[bool]:
         """Evict the least recently used state, leaves before those that were forked."""
         for state in sorted(live, key=lambda s: s.forked):
-            if state is self.seed:
+            if state is self.seed or state.pins:
                 continue
             try:
                 yield from self.evict(state)

@@ -1,6 +1,5 @@
 """What every test runs under: one thread per process, no network, seeded examples."""
 
-import functools
 import os
 
 # Read by the libraries when they are first imported, so set before any test module loads.
@@ -19,6 +18,8 @@ for _variable in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "LINE
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import containers
+
 # No deadline and no "too slow": both measure the machine, not the code. CI repeats itself.
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
@@ -30,9 +31,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot run, with the reason in the totals."""
     if item.get_closest_marker("gpu") and not _has_gpu():
         pytest.skip("needs a CUDA device")
-    # Under TREEGRPO_REQUIRE_DOCKER nothing is left out: what is missing fails the test.
-    wanted = item.get_closest_marker("docker") and not os.environ.get("TREEGRPO_REQUIRE_DOCKER")
-    if wanted and (reason := _no_docker()):
+    wanted = item.get_closest_marker("docker") and not containers.IS_REQUIRED
+    if wanted and (reason := containers.missing()):
         pytest.skip(reason)
 
 
@@ -41,22 +41,3 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-@functools.cache
-def _no_docker() -> str:
-    """Return why container tests cannot run here, "" if they can."""
-    from treegrpo.sandboxes.docker import engine
-    from treegrpo.sandboxes.errors import SandboxUnavailable
-
-    image = "treegrpo-sandbox:test"
-    try:
-        client = engine.connect()
-        try:
-            with engine.refusals("A container for tests was asked for", image):
-                client.images.get(image)
-        finally:
-            client.close()
-    except SandboxUnavailable as error:
-        return str(error)
-    return ""

@@ -69,6 +69,17 @@ def run_bench(
     """
     counts = QUICK if quick else FULL
     before = conditions()
+    found: list[Measurement] = []
+    level = _level(backend)
+    for name, measure in _plan(backend, counts, image if compare else None).items():
+        progress(name)
+        with _no_collections():
+            found += measure()
+    return BenchReport(backend.name, level, tuple(found), before, conditions())
+
+
+def _plan(backend: Backend, counts: Counts, image: str | None) -> dict[str, Measure]:
+    """Return the measurements by name; with an image those of other ways, too."""
     plan: dict[str, Measure] = {
         "forks of a node": partial(forks.node_forks, backend, counts),
         "forks of memory alone": partial(forks.memory_forks, backend, counts),
@@ -80,19 +91,13 @@ def run_bench(
         "the end of a tree of 1,000": partial(crowds.closings, backend, counts),
         "memory": partial(crowds.memory, backend, counts),
     }
-    if compare:
+    if image is not None:
         plan |= {
             "copytree": partial(rivals.copies, counts),
             "docker commit and run": partial(rivals.docker_commits, counts, image),
             "sandlock": partial(rivals.sandlock_forks, counts),
         }
-    found: list[Measurement] = []
-    level = _level(backend)
-    for name, measure in plan.items():
-        progress(name)
-        with _no_collections():
-            found += measure()
-    return BenchReport(backend.name, level, tuple(found), before, conditions())
+    return plan
 
 
 def _level(backend: Backend) -> int:

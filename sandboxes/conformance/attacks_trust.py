@@ -8,22 +8,25 @@ import sysconfig
 from pathlib import Path
 
 from treegrpo.sandboxes.base import Result
-from treegrpo.sandboxes.conformance.abuse import Attack, Scene
+from treegrpo.sandboxes.conformance.abuse import Attack, Outside, Scene
 from treegrpo.sandboxes.conformance.case import Checks, brief, first_fork
 from treegrpo.sandboxes.errors import SandboxDead, SandboxError, SnapshotUnsupported
 
 FLOCKED = Path(sysconfig.get_path("stdlib"), "os.py")
 
 
-def _told_or_killed(scene: Scene, _: Result, check: Checks) -> None:
-    """What still runs is named by check() and stops a fork; closing the node ends it."""
-    kinds = {reason.kind for reason in scene.attacked.check()}
-    check.that(kinds <= {"threads", "child_processes", "pipe"}, f"reasons: {kinds}")
-    if kinds:
-        check.raises(SnapshotUnsupported, lambda: first_fork(scene.attacked))
-    else:
-        first_fork(scene.attacked).close()
-    scene.attacked.close()
+def _told_as(kind: str, *also: str) -> Outside:
+    """What still runs is named as `kind` and stops a fork; closing the node ends it."""
+
+    def told(scene: Scene, _: Result, check: Checks) -> None:
+        kinds = {reason.kind for reason in scene.attacked.check()}
+        check.that(kind in kinds, f"{kind} is not among the reasons: {kinds}")
+        check.that(kinds <= {kind, *also}, f"reasons beside {kind}: {kinds}")
+        error = check.raises(SnapshotUnsupported, lambda: first_fork(scene.attacked))
+        check.that(kind in str(error), f"the refusal of a fork does not name {kind}: {error}")
+        scene.attacked.close()
+
+    return told
 
 
 def _unseen_by_sibling(scene: Scene, _: Result, check: Checks) -> None:
@@ -112,31 +115,39 @@ ATTACKS: tuple[Attack, ...] = (
             name,
             "what outlives a step is named, stops a fork, and ends with its node",
             f"{code}\nprint('HELD')",
-            outside=_told_or_killed,
+            outside=told,
         )
-        for name, code in {
+        for name, (told, code) in {
             "daemon": (
+                _told_as("child_processes"),
                 "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
                 "        os.closerange(0, 3); os.execvp('sleep', ['sleep', '@NONCE@'])\n"
-                "    os._exit(0)\nn = os.wait()"
+                "    os._exit(0)\nn = os.wait()",
             ),
             "nohup": (
+                _told_as("child_processes"),
                 "import subprocess\n"
-                "r = subprocess.run(['sh', '-c', 'nohup sleep @NONCE@ >/dev/null 2>&1 &'])"
+                "r = subprocess.run(['sh', '-c', 'nohup sleep @NONCE@ >/dev/null 2>&1 &'])",
             ),
-            "subprocess": "import subprocess; p = subprocess.Popen(['sleep', '@NONCE@'])",
+            "subprocess": (
+                _told_as("child_processes"),
+                "import subprocess; p = subprocess.Popen(['sleep', '@NONCE@'])",
+            ),
             "thread": (
+                _told_as("threads"),
                 "import threading\n"
-                "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()"
+                "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
             ),
             "multiprocessing": (
+                _told_as("child_processes", "pipe"),
                 "import multiprocessing\n"
                 "p = multiprocessing.Process(target=time.sleep, args=(600,), daemon=True)\n"
-                "p.start()"
+                "p.start()",
             ),
             "stopped-child": (
+                _told_as("child_processes"),
                 "import subprocess; p = subprocess.Popen(['sleep', '@NONCE@'])\n"
-                "p.send_signal(signal.SIGSTOP)"
+                "p.send_signal(signal.SIGSTOP)",
             ),
         }.items()
     ),

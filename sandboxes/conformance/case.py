@@ -161,7 +161,7 @@ def run_case(case: Case, bench: Bench) -> Outcome:
         case.check(bench, checks)
     except NotHere as reason:
         status, detail = ("skipped" if promised else "open"), str(reason)
-    except Exception as error:  # noqa: BLE001  the boundary: each failure becomes an outcome
+    except Exception as error:  # noqa: BLE001 - the boundary: each failure becomes an outcome
         status, detail = ("fails" if promised else "open"), f"{type(error).__name__}: {error}"
     else:
         status, detail = "holds", "; ".join(checks.notes)

@@ -65,20 +65,27 @@ def container_options(
         cpus: how many the tree may use.
         namespaces: whether the supervisor makes them; if not, states are directories.
     """
-    limits = spec.limits
-    memory_mb = config.memory_mb or spec.memory_budget_mb + _STEPS_AT_ONCE * limits.memory_mb
-    files = 1024 + 4 * spec.max_states  # descriptors; the supervisor holds two of each state
-    security = ["no-new-privileges"]
-    if seccomp is not None:
-        security.append(f"seccomp={seccomp}")
-    if config.apparmor is not None:
-        security.append(f"apparmor={config.apparmor}")
     user = USER if namespaces else _user_of_its_own()
-    options: dict[str, Any] = {
+    return {
+        **_closed_off(seccomp, config.apparmor),
+        **_limits(config, spec, cpus),
         "image": config.image,
+        "runtime": runtime,
         "entrypoint": [config.python],
         "command": list(command),
         "user": user,
+        "tmpfs": _tmpfs(spec, None if namespaces else user),
+    }
+
+
+def _closed_off(seccomp: str | None, apparmor: str | None) -> dict[str, Any]:
+    """Return what is the same for every tree but for the profiles."""
+    security = ["no-new-privileges"]
+    if seccomp is not None:
+        security.append(f"seccomp={seccomp}")
+    if apparmor is not None:
+        security.append(f"apparmor={apparmor}")
+    return {
         "working_dir": "/",
         "hostname": "sandbox",
         "environment": _ENVIRONMENT,
@@ -93,7 +100,16 @@ def container_options(
         "cap_drop": ["ALL"],
         "security_opt": security,
         "read_only": True,
-        "tmpfs": _tmpfs(spec, None if namespaces else user),
+        "oom_score_adj": 500,
+    }
+
+
+def _limits(config: DockerConfig, spec: SandboxSpec, cpus: float) -> dict[str, Any]:
+    """Return how much the container may use: all of a tree's states together."""
+    limits = spec.limits
+    memory_mb = config.memory_mb or spec.memory_budget_mb + _STEPS_AT_ONCE * limits.memory_mb
+    files = 1024 + 4 * spec.max_states  # descriptors; the supervisor holds two of each state
+    return {
         "mem_limit": memory_mb * _MIB,
         "memswap_limit": memory_mb * _MIB,
         "pids_limit": spec.max_states + _STEPS_AT_ONCE * limits.processes + 64,
@@ -102,11 +118,7 @@ def container_options(
             Ulimit(name="core", soft=0, hard=0),
             Ulimit(name="nofile", soft=files, hard=files),
         ],
-        "oom_score_adj": 500,
     }
-    if runtime is not None:
-        options["runtime"] = runtime
-    return options
 
 
 def _user_of_its_own() -> str:

@@ -7,6 +7,7 @@ but regular files is opened for reading, so a pipe blocks nobody.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -41,17 +42,44 @@ def read(view: View, path: str, max_bytes: int) -> bytes:
 
 
 def write(view: View, path: str, data: bytes) -> None:
-    """Make or replace a regular file; directories above it are made."""
+    """Make or replace a regular file, wholly or not at all; directories above it are made."""
+    _place(view, path)
     _make_parents(view, path)
-    descriptor = _open(view, path, os.O_WRONLY | os.O_CREAT, 0o644)
+    above, name = os.path.split(path)
+    if name in ("", ".", ".."):
+        raise Refused(f"{path!r} names no file")
+    folder = _open(view, above or ".", os.O_RDONLY | os.O_DIRECTORY)
+    draft = f".{os.urandom(8).hex()}"
     try:
-        _regular(descriptor, path)
-        os.ftruncate(descriptor, 0)
+        mode = _mode_of(folder, name, path)
+        _write_draft(folder, draft, data, mode)
+        os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(draft, dir_fd=folder)
+        raise Refused(f"{path!r} could not be written: {error.strerror}") from error
+    finally:
+        os.close(folder)
+
+
+def _mode_of(folder: int, name: str, path: str) -> int:
+    """Return the mode of the file to replace, or of a new one."""
+    try:
+        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return 0o644
+    if not stat.S_ISREG(info.st_mode):
+        raise Refused(f"{path!r} is a {_kind(info.st_mode)}, no regular file")
+    return stat.S_IMODE(info.st_mode)
+
+
+def _write_draft(folder: int, name: str, data: bytes, mode: int) -> None:
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+    try:
         left = memoryview(data)
         while left:
             left = left[os.write(descriptor, left) :]
-    except OSError as error:
-        raise Refused(f"{path!r} could not be written: {error.strerror}") from error
+        os.fchmod(descriptor, mode)
     finally:
         os.close(descriptor)
 

@@ -24,6 +24,7 @@ def start_first(
         _become_worker(theirs, view, mode, order, program)
     theirs.close()
     _, descriptors, _, _ = socket.recv_fds(ours, 64, 1)
+    ours.setblocking(False)
     return pid, ours, descriptors[0] if descriptors else -1
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from treegrpo.sandboxes.guest.worker import MAX_MESSAGE
 
 _READY_S = 10.0
 _CREDENTIALS = struct.Struct("3i")
+_CREDENTIALS_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size)
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Forking:
         """
         view = self._views.make(next(self._numbers), state.view)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         child = State(view.number, 0, ours, view, state.rooted, self._kin)
         pending = Pending(state, child, os.urandom(16))
@@ -70,7 +73,10 @@ class Forking:
         fault = pending.fault or (yield from self._parents_word(pending))
         if not fault:
             ready = yield from self.message(child.channel)
-            fault = self._judge(pending, ready)
+            try:
+                fault = self._judge(pending, ready)
+            except OSError as error:
+                fault = f"it could not be looked at: {error}"
         if self.gate is not None:
             self.gate.settle(child.view.root)
         if fault:
@@ -88,7 +94,8 @@ class Forking:
 
         def take() -> None:
             try:
-                data, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE, 256)
+                data, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE, _CREDENTIALS_SPACE)
+                _close_all(ancillary)
             except OSError:
                 data, ancillary = b"", []
             promise.fulfil((data, ancillary) if data else None)
@@ -123,14 +130,25 @@ class Forking:
         child.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
         if data != wire.fields(pending.nonce, b"ready") or not child.pid:
             return "it gave a wrong word"
-        if child.pid in self._kin.pids:
-            return "it is not a new process"
+        if child.pid in self._kin.pids or inspection.parent_of(child.pid) != os.getpid():
+            return "it is not a new process of ours"
         if not child.rooted:
+            child.park()
             return ""
         if inspection.root_of(child.pid) != child.view.root:
             return "it is not in its own root"
         held = inspection.strayed(child.pid, child.view.root)
+        if not held:
+            child.park()
         return f"it holds {held}" if held else ""
+
+
+def _close_all(ancillary: list[tuple[int, int, bytes]]) -> None:
+    """Close descriptors that a worker has sent along: we want none."""
+    for level, kind, value in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            for at in range(0, len(value) - 3, 4):
+                os.close(int.from_bytes(value[at : at + 4], sys.byteorder))
 
 
 def _reopening(file: inspection.OpenFile, view: View) -> bytes:

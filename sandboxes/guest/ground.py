@@ -55,7 +55,7 @@ def lay(hidden: Sequence[str]) -> None:
     target = _empty_place()
     kernel.mount("tmpfs", target, "tmpfs", 0, "size=64m,mode=755")
     os.chdir(target)
-    for name in ("base", "layers", "nodes", "proc", "old", "skeleton"):
+    for name in ("base", "layers", "making", "nodes", "proc", "old", "skeleton"):
         os.mkdir(name)
     for name in ("/workspace", "/tmp", "/shm", *covered()):
         os.makedirs("skeleton" + name)
@@ -81,7 +81,10 @@ def enter_tree(uid: int, gid: int) -> None:
 def clear_places() -> None:
     """Give this tree places of its own for layers and roots."""
     kernel.mount("tmpfs", "/layers", "tmpfs", 0, "size=1m,nr_inodes=100000,mode=755")
-    kernel.mount("tmpfs", "/nodes", "tmpfs", 0, "size=1m,nr_inodes=100000,mode=755")
+    kernel.mount("tmpfs", "/making", "tmpfs", 0, "size=1m,nr_inodes=100000,mode=0")
+    # A state's ".." ends here: a folder of mode 0, through a mount on which it stays so.
+    kernel.mount("/making", "/nodes", None, kernel.MS_BIND)
+    kernel.mount(None, "/nodes", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY)
 
 
 def map_user(uid: int, gid: int) -> None:

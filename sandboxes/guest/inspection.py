@@ -72,6 +72,12 @@ def memory_mb(pid: int) -> int:
     return int(_read(f"/proc/{pid}/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
+def resident_bytes(pid: int) -> int:
+    """Return what is resident and no file's: its growth is what a step has added."""
+    words = _read(f"/proc/{pid}/statm").split()
+    return (int(words[1]) - int(words[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
 def private_bytes(pid: int) -> int:
     """Return what this process alone holds: the price of keeping it parked."""
     total = 0
@@ -198,7 +204,13 @@ def _open_file(pid: int, number: int, link: str, root: str) -> OpenFile:
 
 def _shared_mappings(pid: int) -> list[tuple[str, str]]:
     lines = _SHARED_LINE.findall(_read(f"/proc/{pid}/maps"))
-    return [("shared_mapping", line.decode("utf-8", "replace")[-120:]) for line in lines[:3]]
+    return [("shared_mapping", _told(line)) for line in lines[:3]]
+
+
+def _told(line: bytes) -> str:
+    """Return a mapping's rights and what it maps."""
+    words = line.decode("utf-8", "replace").split(None, 5)
+    return f"{words[1]} {words[5] if len(words) > 5 else 'anonymous memory'}"
 
 
 def _name(pid: int) -> str:

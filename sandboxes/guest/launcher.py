@@ -8,11 +8,13 @@ own. In a container, where one tree is all there is, it becomes that supervisor 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import os
 import resource
 import signal
+import site
 import socket
 import sys
 from typing import Any
@@ -37,6 +39,8 @@ def main(config: dict[str, Any]) -> None:
     sys.path += config.get("paths", [])
     for name in config["imports"]:
         importlib.import_module(name)
+    for give in (site.setquit, site.setcopyright, site.sethelper):
+        give()  # exit, quit, help: what the interpreter's own start would have given
     gc.collect()
     gc.freeze()  # a collection in a fork must not touch, and thereby copy, these pages
     _raise_limits()
@@ -55,7 +59,7 @@ def _serve_launches(*, namespaces: bool) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps, and ends a tree whole
     else:
         kernel.adopt_orphans()
-        signal.signal(signal.SIGCHLD, lambda *_: _end_orphans(supervisors))
+        signal.signal(signal.SIGCHLD, functools.partial(_on_orphans, supervisors))
     control = socket.socket(fileno=_CONTROL)
     control.send(b"up\n")
     while True:
@@ -69,6 +73,10 @@ def _serve_launches(*, namespaces: bool) -> None:
         supervisors.add(pid)
         os.close(descriptors[0])
         control.send(b"%d\n" % pid)
+
+
+def _on_orphans(supervisors: set[int], number: int, frame: object) -> None:
+    _end_orphans(supervisors)
 
 
 def _end_orphans(supervisors: set[int]) -> None:

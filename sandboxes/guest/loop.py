@@ -6,7 +6,9 @@ The supervisor is forked into many trees, so it stays free of asyncio's weight.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
+import os
 import select
 import time
 from collections.abc import Callable, Generator
@@ -48,7 +50,6 @@ class Loop:
         self._poll = select.epoll()
         self._calls: dict[int, Callable[[], object]] = {}
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
-        self._cancelled: set[int] = set()
         self._order = itertools.count()
         self.running = True
 
@@ -69,8 +70,8 @@ class Loop:
         return key
 
     def cancel(self, key: int) -> None:
-        """Take a timer back."""
-        self._cancelled.add(key)
+        """Take a timer back; nothing happens if it has fired."""
+        self._timers = [timer for timer in self._timers if timer[1] != key]
 
     def start(self, task: Task) -> Promise:
         """Run a task to its first wait; the promise gets what it returns."""
@@ -91,12 +92,18 @@ class Loop:
             for descriptor, _ in self._poll.poll(self._wait()):
                 call = self._calls.get(descriptor)
                 if call is not None:
-                    call()
+                    self._guarded(call)
             self._fire()
 
+    def _guarded(self, call: Callable[[], object]) -> None:
+        """Run a callback; what goes wrong with one process must not end the others'."""
+        try:
+            call()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.write(2, f"{call!r}: {error!r}\n".encode())
+
     def _wait(self) -> float | None:
-        while self._timers and self._timers[0][1] in self._cancelled:
-            self._cancelled.discard(self._timers.pop(0)[1])
         if not self._timers:
             return None
         return max(0.0, self._timers[0][0] - time.monotonic())
@@ -104,8 +111,4 @@ class Loop:
     def _fire(self) -> None:
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
-            _, key, call = self._timers.pop(0)
-            if key in self._cancelled:
-                self._cancelled.discard(key)
-            else:
-                call()
+            self._guarded(self._timers.pop(0)[2])

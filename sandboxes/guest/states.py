@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ _WATCH_S = 0.1
 _GRACE_S = 0.2  # between the end of the channel and the end of the process
 _CHUNK = 1 << 16
 _SWEEP_S = 5.0
+_MOST_GENERATIONS = 64
 
 
 @dataclass
@@ -43,18 +45,43 @@ class State:
     dead: bool = False
     finding: inspection.Finding | None = None  # what a look found, until something runs
     pending_timer: bool = False
+    resident_at_start: int = -1  # bytes, before its first step
     waiting: list[Promise] = field(default_factory=list[Promise])
 
-    def owns(self, pid: int) -> bool:
-        """Return whether a process belongs to this state."""
+    def held_bytes(self) -> int:
+        """Return about what this state alone costs: its memory's growth and its files."""
+        grown = inspection.resident_bytes(self.pid) - self.resident_at_start
+        return max(0, grown) + self.view.bytes()
+
+    def park(self) -> None:
+        """Stop the worker: a parked state does not run, whatever the code in it wants."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Let the worker run again."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def owns(self, pid: int, *, surely: bool = False) -> bool:
+        """Return whether a process belongs to this state.
+
+        With `surely` those that let nobody look are not counted; else they are anyone's.
+        """
         if pid in self.others.pids:
             return False
         if self.rooted:
-            return inspection.root_of(pid) in (self.view.root, "")
+            root = inspection.root_of(pid)
+            return root == self.view.root or (not root and not surely)
         if inspection.session_of(pid) == self.pid:
             return True
-        # An orphan has left its session: it is anyone's, unless it is a fork on its way.
-        return not self.others.forking and inspection.parent_of(pid) == os.getpid()
+        above = inspection.parent_of(pid)
+        for _ in range(_MOST_GENERATIONS):
+            if above == self.pid:
+                return True
+            if above in self.others.pids or not above:
+                break
+            above = inspection.parent_of(above)
+        # An orphan has left its line: it is anyone's, unless it is a fork on its way.
+        return not surely and not self.others.forking and above == os.getpid()
 
 
 @dataclass
@@ -169,7 +196,10 @@ class Step:
         self._finish(header)
 
     def _on_end(self) -> None:
-        _, status = os.waitpid(self._state.pid, 0)
+        try:
+            status = os.waitpid(self._state.pid, 0)[1]
+        except ChildProcessError:  # another has reaped it, so nobody knows how it ended
+            status = signal.SIGKILL
         self._state.dead = True
         if self._state.rooted or self._pids_before != inspection.newest_pid():
             self._sweep()
@@ -187,7 +217,8 @@ class Step:
         state, order = self._state, self._order
         pids = [state.pid]
         if inspection.newest_pid() != self._pids_before:
-            pids += [pid for pid in inspection.processes() if state.owns(pid)]
+            seen = inspection.processes()
+            pids += [p for p in seen if state.owns(p, surely=True) and not inspection.is_dead(p)]
         if len(pids) > order.processes:
             self._kill("pids")
         elif sum(map(_resident_mb, pids)) > order.memory_mb:

@@ -12,7 +12,7 @@ import os
 import signal
 from typing import Any, cast
 
-from treegrpo.sandboxes.guest import files, gate, inspection, kernel, wire
+from treegrpo.sandboxes.guest import files, gate, inspection, kernel, landlock, wire
 from treegrpo.sandboxes.guest.census import Census
 from treegrpo.sandboxes.guest.first import start_first
 from treegrpo.sandboxes.guest.forking import Forking, Pending
@@ -83,14 +83,19 @@ class Supervisor:
         call = getattr(self, "_op_" + header["op"])
         try:
             answer, data = cast("tuple[wire.Header, bytes]", (yield from call(header, blob)))
+            self._send({"id": header["id"], **answer}, data)
+            return
         except Fault as fault:
-            answer, data = fault.header, b""
+            answer = fault.header
         except files.Refused as refused:
-            answer, data = {"error": "FileRefused", "message": str(refused)}, b""
-        except (OSError, ValueError, KeyError, RecursionError) as error:
+            answer = {"error": "FileRefused", "message": str(refused)}
+        except wire.FrameTooLarge as error:
+            message = f"{header['op']}: the answer does not fit: {error}"
+            answer = {"error": "FileRefused", "message": message}
+        except Exception as error:  # noqa: BLE001 - one request must not end the others
             message = f"{header['op']} failed in the supervisor: {error!r}"
-            answer, data = {"error": "SandboxError", "message": message}, b""
-        self._send({"id": header["id"], **answer}, data)
+            answer = {"error": "SandboxError", "message": message}
+        self._send({"id": header["id"], **answer}, b"")
 
     def _send(self, header: wire.Header, blob: bytes) -> None:
         self._outbox += wire.pack(header, blob)
@@ -118,6 +123,9 @@ class Supervisor:
         if header["views"] == "overlay":
             self._views: Any = OverlayViews(workspace_mb=spec["workspace_mb"], files=spec["files"])
         else:
+            # It copies files that states can swap under it, so it may reach no others itself.
+            if header["landlock"]:
+                landlock.restrict(header["read_write"], [*header["read_only"], "/proc"])
             self._views = CopyViews(header["top"])
         self._census = Census(self._states, self._kin, processes=spec["processes"])
         self._forking = Forking(self._loop, self._views, self._kin, numbers)
@@ -132,6 +140,7 @@ class Supervisor:
         answer = yield from self._forking.message(channel)
         if not answer or answer[0] != wire.fields(b"hello", b"pong"):
             raise Fault("SandboxLost", "The first worker of the tree did not come up.")
+        state.park()
         self._census.look()
         self._loop.after(1.0, self._reap)
         return {"state": state.number, "pid": os.getpid()}, b""
@@ -151,8 +160,16 @@ class Supervisor:
         if not self._census.quiet():
             self._census.collect()
         state.busy, state.finding = "exec", None
-        result, output = yield Step(self._loop, state, order, self._census.allowed).finished
-        state.busy = ""
+        if state.resident_at_start < 0:
+            state.resident_at_start = inspection.resident_bytes(state.pid)
+        try:
+            state.wake()
+            result, output = yield Step(self._loop, state, order, self._census.allowed).finished
+            if not state.dead:
+                state.park()
+                result["held_bytes"] = state.held_bytes()
+        finally:
+            state.busy = ""
         if state.dead:
             self._forget(state)
         elif self._spec["on_unforkable"] == "kill_background" and not self._census.quiet():
@@ -167,20 +184,24 @@ class Supervisor:
             raise Fault("SnapshotUnsupported", "", finding.reasons)
         state.busy = "fork"
         self._kin.forking += 1
-        allow_processes(state.pid, self._census.allowed() + len(header["seeds"]) + _SPARE)
+        self._views.freeze(state.view)
         outcomes: list[Any] = []
         under_way: list[Pending] = []
-        for seed in header["seeds"]:
-            try:
-                under_way.append(self._forking.begin(state, finding, bytes.fromhex(seed)))
-            except OSError as error:
-                outcomes.append(_failed(f"no view of the files could be made: {error}"))
-            if len(under_way) == _WINDOW:
+        try:
+            allow_processes(state.pid, self._census.allowed() + len(header["seeds"]) + _SPARE)
+            state.wake()
+            for seed in header["seeds"]:
+                try:
+                    under_way.append(self._forking.begin(state, finding, bytes.fromhex(seed)))
+                except OSError as error:
+                    outcomes.append(_failed(f"no view of the files could be made: {error}"))
+                if len(under_way) == _WINDOW:
+                    outcomes.append((yield from self._end_fork(under_way.pop(0))))
+            while under_way:
                 outcomes.append((yield from self._end_fork(under_way.pop(0))))
-        while under_way:
-            outcomes.append((yield from self._end_fork(under_way.pop(0))))
-        self._kin.forking -= 1
-        self._release_fork(state, outcomes)
+        finally:
+            self._kin.forking -= 1
+            self._release_fork(state, outcomes)
         return {"states": outcomes}, b""
 
     def _end_fork(self, pending: Pending) -> Task:
@@ -191,16 +212,21 @@ class Supervisor:
         return pending.child.number
 
     def _release_fork(self, state: State, outcomes: list[Any]) -> None:
-        """Let a state that was being forked go on."""
+        """Park a state that was being forked; end it if it kept a way into its forks' files."""
+        if not state.dead:
+            state.park()
+            if state.rooted and inspection.strayed(state.pid, state.view.root):
+                gate.kill(state.pid)
+                state.dead = True
         made = sum(isinstance(outcome, int) for outcome in outcomes)
         if made == len(outcomes):
             self._census.note_forks(made)
         else:
             sweep(state)  # a parked state has no processes; what is left came of the failure
         state.busy = ""
-        for promise in state.waiting:
+        waiting, state.waiting = state.waiting, []  # who goes on may have to wait again
+        for promise in waiting:
             promise.fulfil(None)
-        state.waiting.clear()
         if state.dead:
             self._wait_for(state.pid)
             self._forget(state)
@@ -238,10 +264,28 @@ class Supervisor:
             self._kill(state)
         return {}, b""
 
+    def _op_seed(self, header: wire.Header, blob: bytes) -> Task:
+        """Give a state's random generators a new seed."""
+        state = yield from self._idle(header["state"])
+        nonce = os.urandom(16)
+        state.busy = "fork"
+        try:
+            state.wake()
+            state.channel.send(wire.fields(b"seed", nonce, bytes.fromhex(header["seed"])))
+            answer = yield from self._forking.message(state.channel)
+            state.park()
+        finally:
+            state.busy = ""
+        if not answer or answer[0] != wire.fields(nonce, b"pong"):
+            self._kill(state)
+            raise Fault("SandboxDead", "The interpreter answered out of turn and was ended.")
+        return {}, b""
+
     def _op_stats(self, header: wire.Header, blob: bytes) -> Task:
         yield from ()
-        looked_at = list(self._states.values())[-_SAMPLE:]
-        sample = sum(inspection.private_bytes(state.pid) for state in looked_at)
+        states = list(self._states.values())
+        looked_at = states[:: max(1, len(states) // _SAMPLE)]
+        sample = sum(inspection.private_bytes(s.pid) + s.view.bytes() for s in looked_at)
         total = sample * len(self._states) // max(1, len(looked_at))
         return {"private_bytes": total, "processes": self._census.allowed()}, b""
 
@@ -254,6 +298,9 @@ class Supervisor:
             if state is None:
                 raise Fault("SandboxDead", "The interpreter of this sandbox has ended.")
             if not state.busy:
+                if os.waitpid(state.pid, os.WNOHANG)[0]:  # it was killed while parked
+                    self._forget(state)
+                    continue
                 return state
             if state.busy == "exec":
                 raise Fault("SandboxBusy", "Code is running in this sandbox; wait for its end.")

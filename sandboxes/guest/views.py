@@ -8,6 +8,7 @@ differ between states, and nothing but the code's manners hides a sibling.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass, field
@@ -36,7 +37,15 @@ class View:
     home: str
     descriptor: int  # of `root`, for lookups that cannot leave it
     layers: list[Layer] = field(default_factory=list[Layer])  # newest first
+    frozen: bool = False
     overlay: int = -1  # kept open: closing waits for the kernel, and a fork should not
+
+    def bytes(self) -> int:
+        """Return what the state has written, as its own file system counts it."""
+        if not self.layers:
+            return 0
+        usage = os.statvfs(self.layers[0].path)
+        return (usage.f_blocks - usage.f_bfree) * usage.f_frsize
 
 
 class OverlayViews:
@@ -57,7 +66,7 @@ class OverlayViews:
         if self._bare and parent is not None:
             return View(number, parent.root, "/", os.dup(parent.descriptor))
         root = f"/nodes/{number}"
-        os.mkdir(root)
+        os.mkdir(f"/making/{number}")
         copied = kernel.clone_mount("/base", recursive=True)
         kernel.attach_mount(copied, root)
         os.close(copied)
@@ -72,7 +81,23 @@ class OverlayViews:
         for layer in layers:
             layer.users += 1
         descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return View(number, root, "/" if self._bare else "/workspace", descriptor, layers, overlay)
+        return View(
+            number, root, "/" if self._bare else "/workspace", descriptor, layers, overlay=overlay
+        )
+
+    def freeze(self, view: View) -> None:
+        """Let the state write no more, as forks are about to lie on what it wrote.
+
+        Its own process is stopped and never asked to; this holds also one that was taken over,
+        unless it keeps a file open for writing, which the kernel then refuses to freeze.
+        """
+        if view.frozen or not view.layers:
+            return
+        view.frozen = True
+        flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY
+        for _, place in _PARTS:
+            with contextlib.suppress(OSError):
+                kernel.mount(None, f"{view.root}/{place}", None, flags)
 
     def drop(self, view: View) -> None:
         """Give the view back; layers that nobody lies on any more go with it."""
@@ -81,7 +106,7 @@ class OverlayViews:
             return
         os.close(view.overlay)
         kernel.unmount(view.root)
-        os.rmdir(view.root)
+        os.rmdir(f"/making/{view.number}")
         for layer in view.layers:
             layer.users -= 1
             if not layer.users:
@@ -127,12 +152,16 @@ class CopyViews:
 
     def make(self, number: int, parent: View | None) -> View:
         """Return the view of a new state with a copy of its parent's files."""
-        root = f"{self._top}/{number}"
+        # No state may guess, and so prepare, where the next one will be.
+        root = f"{self._top}/{number}-{os.urandom(16).hex()}"
         if parent is None:
             os.mkdir(root)
         else:
             copy_folder(parent.root, root)
         return View(number, root, root, os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def freeze(self, view: View) -> None:
+        """Do nothing: forks have copies."""
 
     def drop(self, view: View) -> None:
         """Delete the state's directory."""
@@ -162,7 +191,8 @@ def copy_folder(source: str, target: str) -> None:
     pending = [(source, target)]
     while pending:
         here, there = pending.pop()
-        os.makedirs(there, exist_ok=True)
+        if there != target or not os.path.isdir(there):
+            os.mkdir(there)
         with os.scandir(here) as entries:
             for entry in entries:
                 info, copy = entry.stat(follow_symlinks=False), f"{there}/{entry.name}"

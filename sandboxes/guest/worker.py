@@ -44,6 +44,9 @@ _fork, _waitpid, _execvpe, _exit, _set_inheritable = (
 _chroot, _fchdir, _chdir, _setsid = os.chroot, os.fchdir, os.chdir, os.setsid
 _times, _perf_counter = os.times, time.perf_counter
 _seed = random.seed
+# signal.signal is Python code over this: what it calls could be replaced.
+_set_handler: Any = sys.modules["_signal"].signal
+_SIGCONT, _SIG_DFL = int(signal.SIGCONT), int(signal.SIG_DFL)
 _getitimer, _timers = signal.getitimer, (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL)
 _fork_sibling, _die_with_parent, _split, _fields = (
     kernel.fork_sibling,
@@ -107,6 +110,8 @@ class Worker:
             elif request[0] == b"fork":
                 reply = self._divide(request, descriptors)
             else:
+                if request[0] == b"seed":
+                    self._reseed(request[2])
                 reply = _fields(request[1], b"pong")
             _send(self._channel, reply)
 
@@ -161,6 +166,8 @@ class Worker:
                     outcome.value, outcome.has_value = _repr(value), True
         except SystemExit as end:
             outcome.kind, outcome.exit_code = "exit", _exit_code(end.code)
+            if end.code is not None and not _isinstance(end.code, int):
+                _complain(end.code)
         except BaseException as error:  # noqa: BLE001 - whatever the code does is a result
             _describe(error, outcome)
         return outcome
@@ -175,6 +182,7 @@ class Worker:
                     _flush(thing)
         for target in (0, 1, 2):
             _dup2(NULL, target)
+        _set_handler(_SIGCONT, _SIG_DFL)  # it is how the supervisor wakes us
 
     # ------------------------------------------------------------------------------- forks
 
@@ -314,6 +322,14 @@ def _has_more_descriptors() -> bool:
     lowest = _dup(NULL)
     _close(lowest)
     return lowest > 3
+
+
+def _complain(words: object) -> None:
+    """Say what sys.exit was given, as Python does at its end."""
+    try:
+        _stderr.write(f"{words}\n")
+    except BaseException:  # noqa: BLE001 - the code's own str() may do anything
+        _write(2, b"(words that cannot be told)\n")
 
 
 def _flush(stream: Any) -> None:

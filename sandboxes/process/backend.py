@@ -67,6 +67,8 @@ class ProcessBackend(Backend):
     def close(self) -> None:
         """End every tree, the launchers, and what they kept on disk."""
         super().close()
+        if os.getpid() != self._owner:
+            return
         with self._lock:
             for launcher in self._launchers.values():
                 launcher.close()

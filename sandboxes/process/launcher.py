@@ -15,7 +15,9 @@ from treegrpo.sandboxes.delivery import BOOT, ENVIRONMENT, IMPORTS, first_frame
 from treegrpo.sandboxes.errors import SandboxUnavailable
 
 # The guest starts from this alone: nothing of the host's environment, secrets included, is in it.
-_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", **ENVIRONMENT}
+# `python` inside is the interpreter that runs inside.
+_PATH = (sys.prefix + "/bin", sys.base_prefix + "/bin", "/usr/local/bin", "/usr/bin", "/bin")
+_ENVIRONMENT = {"PATH": ":".join(dict.fromkeys(_PATH)), **ENVIRONMENT}
 _START_S = 30.0
 
 
@@ -39,6 +41,7 @@ class Launcher:
                 env=_ENVIRONMENT,
                 cwd="/",
                 close_fds=True,
+                start_new_session=True,  # Ctrl-C is the host's to handle
             )
         config = {
             "role": "launch",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.containers import IMAGE
 from treegrpo.envs import check_env_laws, make
 from treegrpo.envs.baselines import oracle_action, run_episode
 from treegrpo.envs.core import ToolEnv
@@ -37,7 +38,6 @@ def _has_sandboxes() -> bool:
 in_process = pytest.mark.skipif(
     not _has_sandboxes(), reason="this machine gives no process sandbox of level 2"
 )
-IMAGE = os.environ.get("TREEGRPO_DOCKER_IMAGE", "treegrpo-sandbox:test")
 
 
 def call(env: ToolEnv, tool: str, **arguments: str) -> str:

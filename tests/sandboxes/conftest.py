@@ -1,18 +1,15 @@
 """How a backend gets onto a bench, and what becomes of a case's outcome."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from tests.containers import IMAGE, IS_REQUIRED
 from treegrpo.sandboxes import Backend, open_backend
 from treegrpo.sandboxes.base import Level
 from treegrpo.sandboxes.conformance import Bench, Case, open_bench, run_case
 from treegrpo.sandboxes.errors import SandboxUnavailable
-
-IMAGE = os.environ.get("TREEGRPO_DOCKER_IMAGE", "treegrpo-sandbox:test")
-REQUIRE_DOCKER = os.environ.get("TREEGRPO_REQUIRE_DOCKER") == "1"
 
 Put = Callable[[Bench, Case], None]
 
@@ -68,6 +65,6 @@ def docker() -> Iterator[Bench]:
         with open_bench(lambda: open_backend("docker", image=IMAGE), rounds=0.1) as bench:
             yield bench
     except SandboxUnavailable as error:
-        if REQUIRE_DOCKER:
+        if IS_REQUIRED:
             pytest.fail(f"TREEGRPO_REQUIRE_DOCKER=1, yet there is no Docker: {error}")
         pytest.skip(str(error))

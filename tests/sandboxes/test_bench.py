@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.containers import IMAGE
 from treegrpo.sandboxes import SandboxError, open_backend
 from treegrpo.sandboxes import bench as package
 from treegrpo.sandboxes.base import Level
@@ -66,7 +67,7 @@ def test_a_tree_that_does_not_end_is_counted(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.docker
 def test_docker_commit_and_run_is_timed() -> None:
-    (found,) = rivals.docker_commits(TINY, "treegrpo-sandbox:test")
+    (found,) = rivals.docker_commits(TINY, IMAGE)
     assert found.missing == "" and len(found.values) == 1
     assert found.metrics["docker_commit_run_p50_ms"] > 0
     gc.collect()  # a stream left open would be a warning, so an error

@@ -1,10 +1,8 @@
 """The docker backend against the whole suite, on a real engine."""
 
-import os
-
 import pytest
 
-from tests.sandboxes.conftest import IMAGE
+from tests.containers import IMAGE, IS_REQUIRED
 from treegrpo.sandboxes import Level, open_backend
 from treegrpo.sandboxes.conformance import CASES, Bench, Case
 
@@ -16,7 +14,7 @@ def test_docker(docker: Bench, case: Case, put) -> None:
 
 
 @pytest.mark.skipif(
-    os.environ.get("TREEGRPO_REQUIRE_DOCKER") != "1",
+    not IS_REQUIRED,
     reason="TREEGRPO_REQUIRE_DOCKER=1 is not set: an engine may be missing",
 )
 def test_a_required_engine_answers() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandboxes.conftest import IMAGE
+from tests.containers import IMAGE
 from treegrpo.sandboxes import open_backend
 from treegrpo.sandboxes.base import Level, Limits, SandboxSpec
 from treegrpo.sandboxes.docker import DockerBackend, engine

@@ -12,7 +12,7 @@ from typing import Any
 import docker.errors
 import pytest
 
-from tests.sandboxes.conftest import IMAGE
+from tests.containers import IMAGE
 from treegrpo.sandboxes.base import Limits, SandboxSpec
 from treegrpo.sandboxes.docker import engine, owner
 from treegrpo.sandboxes.docker.config import DockerConfig, container_options

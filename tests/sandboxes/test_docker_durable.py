@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandboxes.conftest import IMAGE
+from tests.containers import IMAGE
 from treegrpo.sandboxes.base import Entry
 from treegrpo.sandboxes.docker import durable, engine, owner
 from treegrpo.sandboxes.errors import FileRefused, SandboxUnavailable

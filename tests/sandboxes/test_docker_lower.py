@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandboxes.conftest import IMAGE
+from tests.containers import IMAGE
 from treegrpo.sandboxes import Level, Limits, Sandbox, SandboxSpec
 from treegrpo.sandboxes.docker import DockerBackend, engine, launch
 from treegrpo.sandboxes.errors import SandboxUnavailable

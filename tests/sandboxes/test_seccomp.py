@@ -116,7 +116,7 @@ WORKS = {
     "descriptors": (
         "import select, signal, socket\n"
         "a, b = socket.socketpair(); socket.send_fds(a, [b'12'], [0])\n"
-        "x, fds, _, _ = socket.recv_fds(b, 10, 1); e = os.eventfd(0); os.memfd_create('m')\n"
+        "x, fds, _, _ = socket.recv_fds(b, 10, 1); e = os.eventfd(0)\n"
         "p = select.epoll(); p.register(b); a.setblocking(False)\n"
         "print(x.decode() + '00' if len(fds) == 1 else fds)"
     ),

@@ -31,14 +31,21 @@ _LEVELS = {
 @sandbox_app.command("probe")
 def probe_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    image: Annotated[
+        str | None, typer.Option(help="The image that docker is probed with; else its default.")
+    ] = None,
 ) -> None:
     """Print what holds on this host for each backend, and how to get more."""
     from treegrpo.sandboxes import open_backend  # loads the backends' libraries
 
+    options = {} if image is None else {"docker": {"image": image}}
     found: list[Capabilities] = []
-    for name in BACKENDS:
-        with open_backend(name) as backend:
-            found.append(backend.probe())
+    try:
+        for name in BACKENDS:
+            with open_backend(name, **options.get(name, {})) as backend:
+                found.append(backend.probe())
+    except SandboxError as error:
+        raise TreegrpoError(str(error)) from error
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
         return

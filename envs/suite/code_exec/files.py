@@ -214,17 +214,17 @@ def _apps_exam(fields: Apps, tests: AppsTests) -> tuple[str, Exam]:
     call = tests.fn_name
     if "class Solution" in fields.starter_code:
         call = f"Solution().{call}"
-    checks += [Outside(f"{call}(*{_as_args(given)!r})", wanted, "apps") for given, wanted in pairs]
+    checks += [Outside(f"{call}(*{_as_list(given)!r})", wanted, "apps") for given, wanted in pairs]
     way = f"The tests call {call}."
     return f"{fields.question.strip()}{starter}\n\n{way}", Exam(tuple(checks), before=_APPS_BEFORE)
 
 
 def _as_text(value: Any) -> str:
     """Return what is read or written: a text, or lines that are kept in a list."""
-    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore
+    return "\n".join(map(str, _as_list(value)))
 
 
-def _as_args(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else [value]
 
 

@@ -110,7 +110,10 @@ class _Desk:
         with after:
             if not result.ok or result.value is None:
                 raise BrokenExam(f"the reference {expression[:80]!r} fails: {result.traceback}")
-            return _value(after, result.value)
+            try:
+                return _value(after, result.value)
+            except wire.Unreadable as error:
+                raise BrokenExam(f"the reference {expression[:80]!r} fails: {error}") from error
 
 
 def _lay_desk(opened: contextlib.ExitStack, root: Sandbox, exam: Exam, source: str) -> _Desk | None:

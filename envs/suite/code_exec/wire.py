@@ -2,7 +2,8 @@
 
 Inside, a value is spelled as JSON in which no two values of different types are spelled alike;
 outside it is read as data, never run. Code that tampers with the spelling gains nothing: what
-would be right is not known inside.
+would be right is not known inside. A forged spelling must not keep the reader busy either, so
+everything that reading or comparing could take long over is capped.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ SHOW = "_treegrpo_show"
 VALUE_FILE = ".treegrpo-value"
 """Where a long spelling is left, relative to the workspace."""
 MAX_INLINE = 16_000
-MAX_VALUE_BYTES = 8 * 2**20
+MAX_VALUE_BYTES = 2**20
+MAX_ELEMENTS = 100_000
+"""How many values one value is made of at most, itself and dict keys counted."""
+MAX_KEYS = 10_000
+"""The largest set or dict: keys can be chosen so that their hashes collide."""
+MAX_ALIKE = 100
+"""How many keys of one set or dict may have one hash: each is compared with all before it."""
+MAX_DIGITS = 4_000
+"""The characters of a number: more than Python itself prints; a fraction is reduced slowly."""
+MAX_DEPTH = 100
 _IN_FILE = '{"t":"file"}'
 
 # Runs in a namespace of its own: code under test may call its variables `list` or `json`.
@@ -25,7 +35,7 @@ import json, fractions
 open_ = open
 
 def plain(value, depth):
-    if depth > 100:
+    if depth >= {MAX_DEPTH}:
         return {{"t": "other", "v": "a value nested too deeply"}}
     if value is None or value is True or value is False:
         return value
@@ -87,7 +97,7 @@ class Other:
         return False
 
     def __hash__(self) -> int:
-        return hash(self.kind)
+        return id(self)  # by kind, a set of them would compare each with all
 
 
 def asking(expression: str) -> str:
@@ -104,53 +114,91 @@ def read_value(spelling: str) -> Any:
     """Return the value that was spelled.
 
     Raises:
-        Unreadable: the text is no spelling.
+        Unreadable: the text is no spelling, or the value is beyond one of the caps.
     """
     if len(spelling) > MAX_VALUE_BYTES:
         raise Unreadable(f"the value takes more than {MAX_VALUE_BYTES} characters")
     try:
-        return _value(json.loads(spelling))
+        plain: object = json.loads(
+            spelling,
+            parse_int=lambda text: int(_digits(text)),
+            parse_float=lambda text: float(_digits(text)),
+        )
+        return _Reader().value(plain, 0)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise Unreadable(f"the value cannot be read: {error}") from None
 
 
-def _value(plain: object) -> Any:
-    if isinstance(plain, list):
-        return [_value(item) for item in cast("list[object]", plain)]
-    if not isinstance(plain, dict):
-        return plain
-    tagged = cast("dict[str, Any]", plain)
-    content = tagged.get("v")
-    match tagged.get("t"):
+class _Reader:
+    """Turns plain JSON into one value, and counts what the value is made of."""
+
+    def __init__(self) -> None:
+        self._elements = 0
+
+    def value(self, plain: object, depth: int) -> Any:
+        self._elements += 1
+        if self._elements > MAX_ELEMENTS:
+            raise Unreadable(f"it is made of more than {MAX_ELEMENTS} values")
+        if depth > MAX_DEPTH:
+            raise Unreadable(f"it is nested more than {MAX_DEPTH} deep")
+        if isinstance(plain, list):
+            return [self.value(item, depth + 1) for item in cast("list[object]", plain)]
+        if not isinstance(plain, dict):
+            return plain
+        tagged = cast("dict[str, Any]", plain)
+        kind, content = tagged.get("t"), tagged.get("v")
+        if kind in ("dict", "tuple", "set", "frozenset"):
+            return self._container(kind, content, depth + 1)
+        return _scalar(kind, content)
+
+    def _container(self, kind: str, content: object, depth: int) -> Any:
+        if not isinstance(content, list):
+            raise Unreadable(f"a {kind} without a list of what is in it")
+        items = cast("list[Any]", content)
+        if kind == "tuple":
+            return tuple([self.value(item, depth) for item in items])
+        if len(items) > MAX_KEYS:
+            raise Unreadable(f"it has a {kind} of more than {MAX_KEYS} keys")
+        if kind == "dict":
+            keys = [self.value(key, depth) for key, _ in items]
+            values = [self.value(value, depth) for _, value in items]
+            return dict(zip(_hashable(keys), values, strict=True))
+        found = _hashable([self.value(item, depth) for item in items])
+        return set(found) if kind == "set" else frozenset(found)
+
+
+def _hashable(keys: list[Any]) -> list[Any]:
+    """Return the keys, of which no more than MAX_ALIKE have the same hash."""
+    hashes = sorted(map(hash, keys))
+    if any(low == high for low, high in zip(hashes, hashes[MAX_ALIKE:], strict=False)):
+        raise Unreadable(f"more than {MAX_ALIKE} keys have the same hash")
+    return keys
+
+
+def _scalar(kind: object, content: Any) -> Any:
+    match kind:
         case "int":
-            return int(str(content), 16)
+            return int(_digits(content), 16)
         case "float":
-            return float(str(content))
+            return float(_digits(content))
         case "bytes":
-            return bytes.fromhex(str(content))
-        case "complex" | "fraction" as kind:
-            return _number(kind, cast("list[str]", content))
+            return bytes.fromhex(content)
         case "other":
-            return Other(str(content))
-        case kind:
-            return _container(str(kind), cast("list[object]", content))
+            return Other(str(content)[:100])
+        case "complex":
+            real, imaginary = content
+            return complex(float(_digits(real)), float(_digits(imaginary)))
+        case "fraction":
+            one, two = (int(_digits(part), 16) for part in content)
+            if two == 0:
+                raise Unreadable("a fraction with denominator 0")
+            return Fraction(one, two)
+        case _:
+            raise Unreadable(f"an unknown kind {str(kind)[:20]!r}")
 
 
-def _number(kind: str, parts: list[str]) -> Any:
-    one, two = parts
-    if kind == "complex":
-        return complex(float(one), float(two))
-    denominator = int(two, 16)
-    if denominator == 0:
-        raise ValueError("a fraction with denominator 0")
-    return Fraction(int(one, 16), denominator)
-
-
-def _container(kind: str, items: list[object]) -> Any:
-    if kind == "dict":
-        pairs = cast("list[list[object]]", items)
-        return {_value(key): _value(value) for key, value in pairs}
-    makers: dict[str, type[Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
-    if kind not in makers:
-        raise ValueError(f"an unknown kind {kind[:20]!r}")
-    return makers[kind]([_value(item) for item in items])
+def _digits(text: Any) -> str:
+    """Return the text of a number that is not too long to be read."""
+    if not isinstance(text, str) or len(text) > MAX_DIGITS:
+        raise Unreadable(f"a number takes more than {MAX_DIGITS} characters, or is no text")
+    return text

@@ -23,7 +23,7 @@ OPTIONS = {
     ),
     "list": "",
     "sandbox bench": "--backend --quick",
-    "sandbox probe": "--json",
+    "sandbox probe": "--image --json",
     "check": "env",
     "leaderboard add": "--store --trust-module bundle",
     "leaderboard verify": "--trust-module bundle",

@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from treegrpo import sandboxes
 from treegrpo.cli.sandbox import sandbox_app
+from treegrpo.envs.errors import TreegrpoError
 from treegrpo.sandboxes.base import Capabilities, Feature, Level
+from treegrpo.sandboxes.errors import SandboxError
 
 FOUND = {
     "process": Capabilities(
@@ -29,9 +31,13 @@ FOUND = {
 
 class FakeBackend:
     closed: ClassVar[list[str]] = []
+    options: ClassVar[dict[str, dict[str, str]]] = {}
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, **options: str) -> None:
+        if options.get("image") == "":
+            raise SandboxError("The docker backend was given image=''.")
         self.name = name
+        self.options[name] = options
 
     def __enter__(self) -> FakeBackend:
         return self
@@ -46,6 +52,7 @@ class FakeBackend:
 @pytest.fixture(autouse=True)
 def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeBackend, "closed", [])
+    monkeypatch.setattr(FakeBackend, "options", {})
     monkeypatch.setattr(sandboxes, "open_backend", FakeBackend, raising=False)
 
 
@@ -75,3 +82,17 @@ def test_json_is_the_same_in_data() -> None:
         "remedy": "use Delegate=yes",
     }
     assert docker["level"] == 0
+
+
+def test_docker_is_probed_with_the_image_that_is_named() -> None:
+    done = CliRunner().invoke(sandbox_app, ["probe", "--image", "mine:1"])
+    assert done.exit_code == 0, done.output
+    assert FakeBackend.options == {"process": {}, "docker": {"image": "mine:1"}}
+    assert CliRunner().invoke(sandbox_app, ["probe"]).exit_code == 0
+    assert FakeBackend.options == {"process": {}, "docker": {}}
+
+
+def test_an_image_that_cannot_be_is_refused_in_one_sentence() -> None:
+    done = CliRunner().invoke(sandbox_app, ["probe", "--image", ""])
+    assert isinstance(done.exception, TreegrpoError)
+    assert str(done.exception) == "The docker backend was given image=''."
