@@ -76,7 +76,7 @@ def docker_profile() -> dict[str, Any]:
             {"names": plain, "action": "SCMP_ACT_ALLOW"},
             *conditional,
             {
-                "names": list(syscalls.NOT_IMPLEMENTED),
+                "names": [name for name in syscalls.NOT_IMPLEMENTED if name not in widened],
                 "action": "SCMP_ACT_ERRNO",
                 "errnoRet": errno.ENOSYS,
             },

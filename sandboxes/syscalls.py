@@ -171,7 +171,13 @@ NEWER = range(453, 512)
 SUPERVISOR: tuple[str, ...] = (
     *("clone", "unshare", "mount", "umount2", "fsopen", "fsconfig", "fsmount", "fspick"),
     *("open_tree", "move_mount", "mount_setattr", "pivot_root", "chroot", "seccomp", "prctl"),
-    *("capset", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
+    *(
+        "memfd_create",
+        "capset",
+        "landlock_create_ruleset",
+        "landlock_add_rule",
+        "landlock_restrict_self",
+    ),
     *("pidfd_open", "pidfd_send_signal", "prlimit64", "setpriority", "sched_setaffinity"),
     *("kill", "tkill", "tgkill", "setxattr", "lsetxattr", "fsetxattr", "removexattr"),
     *("lremovexattr", "fremovexattr", "ioctl", "fcntl", "mknod", "mknodat"),

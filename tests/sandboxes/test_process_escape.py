@@ -139,25 +139,31 @@ code['_send'] = evil
     assert [entry.name for entry in fork.list()] == ["f"]
 
 
-def test_a_parent_that_is_forked_again_changes_nothing_the_first_fork_sees(seed: Sandbox) -> None:
+@pytest.mark.parametrize("held", ["", "f = open('/workspace/f', 'r+')"], ids=["path", "open-file"])
+def test_a_parent_that_is_forked_again_changes_nothing_the_first_fork_sees(
+    seed: Sandbox, held: str
+) -> None:
     bad = fork_of(seed)
     bad.write("f", b"old")
     hook = """
 real, asked = code['_receive'], []
+def spoil():
+    if 'f' in globals(): f.seek(0); f.write('CHANGED'); f.flush()
+    else: open('/workspace/f', 'w').write('CHANGED'); open('/workspace/g', 'w').close()
 def evil(channel):
     data, descriptors = real(channel)
     if b'fork' in data[:40]:
         asked.append(1)
         if len(asked) > 1:
-            try: open('/workspace/f', 'w').write('CHANGED'); open('/workspace/g', 'w').close()
+            try: spoil()
             except OSError: pass
     return data, descriptors
 code['_receive'] = evil
 """
-    runs(bad, FIND_WORKER + hook)
+    runs(bad, FIND_WORKER + held + hook)
     first = fork_of(bad)
     answers(15, bad.fork)
-    assert runs(first, "open('f').read(), os.listdir('.')") == "('old', ['f'])"
+    assert runs(first, "open('/workspace/f').read(), os.listdir('.')") == "('old', ['f'])"
     assert first.read("f") == b"old"
 
 

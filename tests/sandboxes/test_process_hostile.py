@@ -130,11 +130,12 @@ code['_send'] = evil
 def test_zombies_of_two_states_do_not_count_against_a_third(seed: Sandbox) -> None:
     one, two, third = fork_of(seed), fork_of(seed), fork_of(seed)
     many = "import os, time\nfor _ in range(20):\n    if os.fork() == 0: os._exit(0)\ntime.sleep(1)"
-    crowds = [later(lambda box=box: box.exec(many)) for box in (one, two)]
-    result = third.exec("import time; time.sleep(1)")
-    assert result.ok, result
-    for crowd in crowds:  # the kernel may refuse one a process; nobody ends it
-        assert crowd.result(10).alive, crowd
+    steps = [later(lambda: third.exec("import time; time.sleep(1.5)"))]
+    for box in (one, two):
+        steps.append(later(lambda box=box: box.exec(many)))
+        time.sleep(0.3)  # else the kernel may refuse the first what the second has taken
+    for step in steps:
+        assert step.result(10).ok, step.result()
 
 
 # ------------------------------------------------------------------------------------ parking
