@@ -128,7 +128,9 @@ def _build_base(hidden: Sequence[str]) -> None:
             with open(name, "rb") as source, open("base" + name, "wb") as copy:
                 copy.write(source.read())
     for name in hidden:
-        if os.path.isdir("base" + name):
+        # A clone of ours may hold the environment it runs in; only that is seen of it.
+        above = any(prefix == name or prefix.startswith(name + "/") for prefix in prefixes())
+        if os.path.isdir("base" + name) and not above:
             kernel.mount("tmpfs", "base" + name, "tmpfs", kernel.MS_RDONLY, "size=4k,mode=555")
     kernel.mount("base", "base", None, kernel.MS_BIND | kernel.MS_REC)
     os.chdir(".")  # the bind lies on top of what the next path lookup finds

@@ -1,0 +1,57 @@
+"""What a state sees of the host: the interpreter wherever it lies, and nothing of ours."""
+
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from treegrpo.sandboxes import Level, Sandbox, open_backend
+
+SCRIPT = """
+import sys
+sys.path.append({repository!r})
+sys.path.append({packages!r})
+from treegrpo.sandboxes import open_backend
+with open_backend("process") as backend:
+    sandbox = backend.create()
+    fork = sandbox.fork()[0]
+    print(fork.exec("import sys, csv, os; (sys.prefix, os.path.isdir(sys.prefix))").value)
+    print(fork.exec("os.listdir({above!r})").value)
+"""
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with open_backend("process") as backend:
+        if backend.probe().level < Level.L2:
+            pytest.skip("the host gives no user namespaces")
+        yield backend.create()
+
+
+def test_an_environment_below_tmp_or_beside_our_own_code_is_there(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    sandbox.close()
+    place = tmp_path / "clone"
+    (place / "secret").mkdir(parents=True)
+    venv.create(place / ".venv", with_pip=False)
+    repository = Path(__file__).resolve().parents[2]
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    code = SCRIPT.format(repository=str(repository), packages=packages, above=str(place))
+    python = place / ".venv" / "bin" / "python"
+    done = subprocess.run(
+        [str(python), "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"('{place}/.venv', True)", "['.venv']"]
+
+
+def test_our_own_code_is_not_there(sandbox: Sandbox) -> None:
+    told = sandbox.exec("import importlib.util; importlib.util.find_spec('treegrpo')")
+    assert told.ok and told.value is None
+    repository = str(Path(__file__).resolve().parents[2])
+    found = sandbox.exec(f"import os; os.path.exists({repository!r} + '/sandboxes')")
+    assert found.value == "False"
