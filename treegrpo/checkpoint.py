@@ -26,12 +26,21 @@ from treegrpo.runfolder import sync
 _PREFIX = "step-"
 
 MAY_DIFFER = frozenset(
-    {"out", "device", "threads", "micro_batch_tokens", "checkpoint_every", "save_trees"}
+    {
+        "out",
+        "device",
+        "threads",
+        "micro_batch_tokens",
+        "attention",
+        "checkpoint_every",
+        "save_trees",
+    }
 )
 """Settings that a resumed run may change: where it is written and what it runs on.
 
 None of them changes the mathematics. The bits are those of the uninterrupted run only if
-device, threads and micro_batch_tokens stay: they change the order in which floats are summed.
+device, threads, micro_batch_tokens and attention stay: they change the order in which floats
+are summed.
 """
 
 
@@ -50,6 +59,8 @@ class Position(BaseModel):
     """Optimiser updates made: the version of the weights."""
     sampled_tokens: int = 0
     tool_calls: int = 0
+    importance: dict[str, list[float]] = Field(default_factory=dict[str, list[float]])
+    """What the step importance has learned."""
     settings: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
     """The configuration of the run, as JSON."""
     tensors_sha256: str = ""

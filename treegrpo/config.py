@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from treegrpo.envs.digest import digest as digest_value
 from treegrpo.envs.errors import TreegrpoError, suggest
+from treegrpo.losses.options import LossOptions
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -89,18 +90,16 @@ class TrainConfig(BaseModel):
     # Credit and loss.
     credit: Name = "intra_inter"
     """Estimator that turns the rewards of a question's leaves into advantages."""
+    importance: Name = "uniform"
+    """Weight of each step on its credit: uniform, learned, or a function of yours."""
+    weighting: Name = "leaf"
+    """How the leaves below a fork divide what they share: leaf, path, depth or unique."""
     loss: Name = "grpo"
     """Loss over the sampled tokens."""
-    normaliser: Name = "token_mean"
-    """What the summed loss of an update is divided by."""
-    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The probability ratio is clipped from below at 1 - clip_low."""
-    clip_high: Annotated[float, Field(gt=0)] = 0.2
-    """The probability ratio is clipped from above at 1 + clip_high."""
-    dual_clip: Annotated[float, Field(gt=1)] | None = None
-    """Bound, in multiples of the advantage, on the loss of tokens with negative advantage."""
-    kl_beta: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the KL penalty (k3) to the starting weights; 0 keeps no reference model."""
+    loss_options: LossOptions = LossOptions()
+    """Settings of the loss, as loss_options.clip_low=0.1; what is not set is the loss's own."""
+    normaliser: Name | None = None
+    """What the summed loss of an update is divided by; none is the loss's own."""
 
     # Optimiser (AdamW).
     lr: Annotated[float, Field(gt=0)] = 4e-4
@@ -121,6 +120,8 @@ class TrainConfig(BaseModel):
     """Updates per pass; each takes an equal share of the questions."""
     micro_batch_tokens: Count = 16_384
     """Most padded tokens in one forward pass: bounds memory, does not change the gradient."""
+    attention: Name = "auto"
+    """How rollouts are computed: auto, flat (a row per leaf), or a tree attention by name."""
 
     # Bookkeeping and machine.
     checkpoint_every: Count = 10
@@ -191,6 +192,11 @@ def _disagreements(config: TrainConfig) -> Iterable[str]:
         )
     if c.warmup_steps >= c.steps:
         yield f"warmup_steps: {c.warmup_steps} never ends; allowed: less than steps={c.steps}"
+    if c.micro_batch_tokens < c.max_context_tokens:
+        yield (
+            f"micro_batch_tokens: {c.micro_batch_tokens} cannot hold an episode of "
+            f"max_context_tokens={c.max_context_tokens}; allowed: at least as many"
+        )
     if c.minibatches > c.questions:
         yield f"minibatches: {c.minibatches}; allowed: at most questions={c.questions}"
 
@@ -228,7 +234,9 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         key, dot, inner = dotted.partition(".")
         if not dot:
             _merge(values, {key: _literal(text, is_text=_is_text(key))})
-        elif key == "env_kwargs":
+        elif key == "loss_options" and inner not in LossOptions.model_fields:
+            raise ConfigError(_unknown_key(inner, prefix="loss_options."))
+        elif key in _TABLES:
             _merge(values, {key: {inner: _literal(text, is_text=False)}})
         elif key in TrainConfig.model_fields:
             raise ConfigError(f"Override '{word}': option '{key}' has no parts. Write {key}=value.")
@@ -257,17 +265,20 @@ def _is_text(key: str) -> bool:
 
 
 def _merge(values: dict[str, Any], source: Mapping[str, Any]) -> None:
-    """Lay `source` over `values`; env_kwargs are joined key by key."""
+    """Lay `source` over `values`; tables are joined key by key."""
     for key, value in source.items():
         before = values.get(key)
-        if key == "env_kwargs" and isinstance(before, dict) and isinstance(value, Mapping):
+        if isinstance(value, LossOptions):
+            value = value.given()
+        if key in _TABLES and isinstance(before, dict) and isinstance(value, Mapping):
             value = {**cast("dict[str, Any]", before), **cast("Mapping[str, Any]", value)}
         values[key] = str(value) if isinstance(value, Path) else value
 
 
-def _unknown_key(key: str) -> str:
-    hint = suggest(key, TrainConfig.model_fields)
-    return f"Unknown option '{key}'.{hint or ' Options: ' + ', '.join(TrainConfig.model_fields)}"
+def _unknown_key(key: str, *, prefix: str = "") -> str:
+    known = LossOptions.model_fields if prefix else TrainConfig.model_fields
+    hint = suggest(key, known)
+    return f"Unknown option '{prefix}{key}'.{hint or ' Options: ' + ', '.join(known)}"
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
@@ -279,12 +290,21 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
             lines[detail["msg"].removeprefix("Value error, ")] = None
             continue
         key = str(detail["loc"][0])
-        if key in values:
+        if key == "loss_options" and len(detail["loc"]) > 1:
+            lines[_explain_loss_option(str(detail["loc"][1]), values[key])] = None
+        elif key in values:
             lines[f"{key}: got {values[key]!r}; allowed: {_allowed(rules[key])}"] = None
         else:
             doc = TrainConfig.model_fields[key].description
             lines[f"{key}: not given, and there is no default. {doc}"] = None
     return "\n".join(lines)
+
+
+def _explain_loss_option(name: str, given: Mapping[str, Any]) -> str:
+    if name not in LossOptions.model_fields:
+        return _unknown_key(name, prefix="loss_options.")
+    rule = LossOptions.model_json_schema()["properties"][name]
+    return f"loss_options.{name}: got {given[name]!r}; allowed: {_allowed(rule)}"
 
 
 def _allowed(rule: Mapping[str, Any]) -> str:
@@ -295,6 +315,8 @@ def _allowed(rule: Mapping[str, Any]) -> str:
         return " or ".join(repr(one) for one in rule["enum"])
     if "prefixItems" in rule:
         return "a list of " + " and ".join(_allowed(one) for one in rule["prefixItems"])
+    if "$ref" in rule:
+        return "a table of " + ", ".join(LossOptions.model_fields)
     if rule.get("type") == "array":
         return f"a list, not empty, of {_allowed(rule['items'])}"
     bounds = [f"{sign} {rule[name]:g}" for name, sign in _BOUNDS.items() if name in rule]
@@ -303,6 +325,7 @@ def _allowed(rule: Mapping[str, Any]) -> str:
     return " ".join([_TYPES[rule["type"]], " and ".join(bounds)]).rstrip()
 
 
+_TABLES = ("env_kwargs", "loss_options")
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 _TYPES = {
     "integer": "an integer",

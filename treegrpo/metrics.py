@@ -11,7 +11,13 @@ from typing import Any
 from treegrpo.rollout import Grown
 from treegrpo.tree import sharing_ratio
 
-_COUNTS = ("trained_rows", "skipped_updates")
+_COUNTS = (
+    "trained_leaves",
+    "trained_tokens",
+    "trained_tokens_flat",
+    "packed_updates",
+    "skipped_updates",
+)
 
 
 def rollout_metrics(grown: Grown, success_threshold: float) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from treegrpo.config import TrainConfig, digest
@@ -82,6 +83,22 @@ class RunFolder:
             for (who, message), count in faults.items()
         ]
         self._append("failures.jsonl", [json.dumps(row) for row in rows])
+
+    def bad_batch(self, step: int, record: Mapping[str, Any]) -> str:
+        """Write what made an update impossible to a file of its own; return the file's path.
+
+        `torch.load(path, weights_only=True)` reads it.
+        """
+        folder = self.path / "bad_batches"
+        number = len(list(folder.glob("*.pt")))
+        path = folder / f"step-{step:06d}-{number:03d}.pt"
+        try:
+            folder.mkdir(exist_ok=True)
+            torch.save(dict(record), path)
+        except (OSError, RuntimeError) as error:
+            path.unlink(missing_ok=True)
+            raise _unwritable(path, error) from error
+        return str(path)
 
     def sync(self) -> None:
         """Flush the rows to the disk, before a checkpoint says that their steps are done."""

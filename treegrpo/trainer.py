@@ -9,18 +9,15 @@ its checkpoint ends bit for bit like one that was never killed (on CPU).
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from treegrpo.batch import FlatBatch, MicroBatch, edge_dtype, flat_batch, token_logps
+from treegrpo.attention import get_attention
 from treegrpo.chat import ChatFormat
 from treegrpo.checkpoint import (
     CheckpointError,
@@ -31,28 +28,30 @@ from treegrpo.checkpoint import (
     save_checkpoint,
 )
 from treegrpo.config import TrainConfig, load_config
-from treegrpo.credit import Credit, get_credit, node_advantage
+from treegrpo.credit import get_credit, node_advantage
 from treegrpo.engine.hf import HFEngine
 from treegrpo.envs.digest import stable_seed
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.registry import make
+from treegrpo.importance import get_importance
+from treegrpo.learner import Learner, ScoredTree
 from treegrpo.loading import load_model, write_model
-from treegrpo.losses import LossOptions, get_loss, summarise
+from treegrpo.logprobs import FLAT
+from treegrpo.losses import check_options
 from treegrpo.metrics import rollout_metrics, update_metrics
 from treegrpo.rollout import EnvironmentPool, Grown, Question, RolloutSettings, Scheduler
 from treegrpo.rollout.boundary import Opening, pose
 from treegrpo.runfolder import RunFolder, recorded_settings, require_free
-from treegrpo.tree import Tree
-from treegrpo.weighting import edge_weights
-
-Scored = tuple[Tree, Credit]
+from treegrpo.weighting import get_weighting, token_weights
 
 
 @dataclass(frozen=True)
 class StepReport:
     """One step's metrics (decided by the seed) and seconds, for whoever watches.
 
-    Seconds are those of generation, environment and training, and of the whole "step".
+    Seconds are those of generation, environment and training, and of the whole "step";
+    "compute" is the part of training in forward and backward passes, "compute_flat_estimate"
+    what that would have been on flat rows.
     """
 
     step: int
@@ -100,10 +99,10 @@ class Trainer:
         options: dict[str, Any] = {"disable_env_checker": True, **self.config.env_kwargs}
         self.pool = EnvironmentPool(make(self.config.env, **options))
         self._check_options()
-        self._reference = (
-            copy.deepcopy(self.model).requires_grad_(False) if self.config.kl_beta else None
-        )
-        self._optimiser = _optimiser(self.model, self.config)
+        self._importance = get_importance(self.config.importance)
+        self._importance.load(self.position.importance)
+        self._learner = Learner(self.model, self.config, self._save_bad_batch)
+        self._learner.updates = self.position.updates
         if tensors is not None:
             self._load(tensors)
         self.engine = HFEngine(self.model, version=self.position.updates)
@@ -139,9 +138,9 @@ class Trainer:
                 self._draw_questions(step), max_sampled_tokens=self._tokens_left()
             )
             trained = time.perf_counter()
-            scored = [_score(trees, self.config.credit) for trees in grown.questions]
             rate = self._learning_rate()
-            update = self._update(scored, rate)
+            updates = self._learner.learn(self._score(grown), rate)
+            self.engine.set_weights(self._learner.updates)
             finished = time.perf_counter()
             self._move_on(grown)
             metrics = {
@@ -149,12 +148,14 @@ class Trainer:
                 "sampled_tokens_total": self.position.sampled_tokens,
                 "tool_calls_total": self.position.tool_calls,
                 "learning_rate": rate,
-                **update,
+                **update_metrics(updates),
             }
             seconds = {
                 "generation": grown.seconds_generation,
                 "environment": grown.seconds_environment,
                 "training": finished - trained,
+                "compute": self._learner.compute_seconds,
+                "compute_flat_estimate": self._learner.flat_seconds,
             }
             whole = finished - started
             self._folder.metrics(step, metrics)
@@ -209,62 +210,19 @@ class Trainer:
             questions.append(Question(seed, options))
         return questions
 
-    def _update(self, scored: Sequence[Sequence[Scored]], rate: float) -> dict[str, float]:
-        """Train on the trees at a learning rate, and return the metrics of all updates."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
-        updates: list[dict[str, float]] = []
-        parts = self.config.minibatches
-        bounds = [len(scored) * i // parts for i in range(parts + 1)]
-        for _ in range(self.config.epochs):
-            for first, last in itertools.pairwise(bounds):
-                part = [pair for question in scored[first:last] for pair in question]
-                updates.append(self._update_once(flat_batch(part, self.config.normaliser)))
-        return update_metrics(updates)
-
-    def _update_once(self, batch: FlatBatch) -> dict[str, float]:
-        """Make one optimiser update from all micro-batches of a batch; return its metrics.
-
-        The model stays in eval mode: with dropout the policy that is trained would not be the
-        one that sampled.
-        """
-        loss_of, options = get_loss(self.config.loss), _loss_options(self.config)
-        self._optimiser.zero_grad(set_to_none=True)
-        parts: list[dict[str, torch.Tensor]] = []
-        total = 0.0
-        for micro in self._micro_batches(batch):
-            logp_E = token_logps(self.model, micro, self.config.temperature)
-            result = loss_of(logp_E, micro.edges, options)
-            result.loss.backward()
-            parts.append(result.metrics)
-            total += float(result.loss.detach())
-        if not parts:
-            return {}  # no row has an advantage: there is nothing to learn
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        if not bool(torch.isfinite(norm)):
-            return {"skipped_updates": 1.0}
-        self._optimiser.step()
-        self.position = self.position.model_copy(update={"updates": self.position.updates + 1})
-        self.engine.set_weights(self.position.updates)
-        trained_rows = float(sum(row.has_gradient for row in batch.rows))
-        numbers = {"loss": total, "grad_norm": float(norm), "trained_rows": trained_rows}
-        return {**numbers, **summarise(parts)}
-
-    def _micro_batches(self, batch: FlatBatch) -> Iterator[MicroBatch]:
-        """Yield the batch in parts that fit, with the reference's log-probs where needed."""
-        for micro in batch.micro_batches(
-            self.config.micro_batch_tokens,
-            self.model.device,
-            need_all=self._reference is not None,
-            dtype=edge_dtype(self.model.dtype),
-        ):
-            if self._reference is None:
-                yield micro
-                continue
-            with torch.no_grad():
-                ref_logp_E = token_logps(self._reference, micro, self.config.temperature)
-            edges = dataclasses.replace(micro.edges, ref_logp_E=ref_logp_E)
-            yield dataclasses.replace(micro, edges=edges)
+    def _score(self, grown: Grown) -> list[list[ScoredTree]]:
+        """Return all trees with their credit, which is also noted on each node for display."""
+        credit = get_credit(self.config.credit)
+        credits = self._importance.apply(grown.questions, [credit(q) for q in grown.questions])
+        self._importance.observe(grown.questions)
+        scored = [
+            list(zip(trees, of_trees, strict=True))
+            for trees, of_trees in zip(grown.questions, credits, strict=True)
+        ]
+        for tree, one in (pair for question in scored for pair in question):
+            for node, advantage in node_advantage(tree, one).items():
+                tree.nodes[node].advantage = advantage
+        return scored
 
     def _learning_rate(self) -> float:
         """Return the rate of this step: warm-up, then constant or linear to zero."""
@@ -295,6 +253,8 @@ class Trainer:
                 "next_step": self.position.next_step + 1,
                 "sampled_tokens": self.position.sampled_tokens + grown.sampled_tokens,
                 "tool_calls": self.position.tool_calls + grown.tool_calls,
+                "updates": self._learner.updates,
+                "importance": self._importance.state(),
             }
         )
 
@@ -304,16 +264,20 @@ class Trainer:
                 tree.step = step
             self._folder.trees(question)
 
+    def _save_bad_batch(self, record: dict[str, Any]) -> str:
+        return self._folder.bad_batch(self.position.next_step, record)
+
     def _checkpoint(self) -> None:
         self._folder.sync()
-        tensors = {"model": self.model.state_dict(), "optimiser": self._optimiser.state_dict()}
+        optimiser = self._learner.optimiser.state_dict()
+        tensors = {"model": self.model.state_dict(), "optimiser": optimiser}
         save_checkpoint(self._checkpoints, self.position, tensors)
 
     def _load(self, tensors: dict[str, Any]) -> None:
         """Take over the weights and the optimiser of a checkpoint."""
         try:
             self.model.load_state_dict(tensors["model"])
-            self._optimiser.load_state_dict(tensors["optimiser"])
+            self._learner.optimiser.load_state_dict(tensors["optimiser"])
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"The checkpoint in '{self._checkpoints}' was asked for, but it does not fit "
@@ -359,36 +323,21 @@ def _with_recorded_steps(config: TrainConfig) -> TrainConfig:
     return load_config(base=config.model_dump(exclude_unset=True) | {"steps": recorded["steps"]})
 
 
-def _score(trees: Sequence[Tree], credit: str) -> list[Scored]:
-    """Return the trees of one question with their credit, also noted on each node."""
-    credits = get_credit(credit)(trees)
-    for tree, one in zip(trees, credits, strict=True):
-        for node, advantage in node_advantage(tree, one).items():
-            tree.nodes[node].advantage = advantage
-    return list(zip(trees, credits, strict=True))
-
-
 def _check_names(config: TrainConfig) -> None:
-    """Refuse an unknown credit, loss or normaliser before anything is loaded."""
+    """Refuse an unknown name and an idle loss option before anything is loaded."""
     get_credit(config.credit)
-    get_loss(config.loss)
+    get_importance(config.importance)
+    get_weighting(config.weighting)
+    check_options(config.loss, config.loss_options)
+    if config.normaliser is not None:
+        token_weights([], [], config.normaliser, constant_tokens=1)
+    if config.attention not in ("auto", FLAT):
+        get_attention(config.attention)
     if config.loss == "sft":
         raise TreegrpoError(
             "loss=sft asked for, which ignores rewards and would imitate failures as well. "
             "Use loss=grpo; treegrpo.warmstart trains on demonstrations."
         )
-    edge_weights([], config.normaliser)
-
-
-def _optimiser(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
-    )
-
-
-def _loss_options(config: TrainConfig) -> LossOptions:
-    names = LossOptions.model_fields
-    return LossOptions(**{name: getattr(config, name) for name in names})
 
 
 def _rollout_settings(config: TrainConfig) -> RolloutSettings:

@@ -27,6 +27,7 @@ from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.store import table
 from treegrpo.leaderboards.verify import verify
+from treegrpo.losses import get_loss
 
 MINI = DemoSettings(layers=1, demonstrations=960, steps=3, eval_tasks=9, lr=1e-3, questions=4)
 FILES = (
@@ -301,5 +302,6 @@ def test_the_sizes_of_the_real_demos_are_those_of_their_promise() -> None:
     config = demo_module.train_config(full, "tree", 0, Path("model"), Path("out"))
     assert (config.trunks, config.forks, config.rounds) == (4, 2, 1)
     assert 3e-4 <= config.lr <= 5e-4
-    assert config.kl_beta == 0
-    assert config.clip_low == config.clip_high == 0.2
+    options = get_loss(config.loss).resolve(config.loss_options)
+    assert options.kl_beta == 0
+    assert options.clip_low == options.clip_high == 0.2

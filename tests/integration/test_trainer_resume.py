@@ -25,7 +25,7 @@ PHASES = [
     "treegrpo.checkpoint/torch.save:1:after",  # half a checkpoint
     "treegrpo.checkpoint/os.rename:1:before",
     "treegrpo.checkpoint/os.rename:1:after",  # two checkpoints
-    "treegrpo.trainer/token_logps:2:before",
+    "treegrpo.learner/accumulate:2:before",
     "treegrpo.runfolder/RunFolder.trees:1:after",
     "treegrpo.runfolder/RunFolder.model:1:before",
     "treegrpo.trainer/Trainer.save_model:1:after",
@@ -56,7 +56,8 @@ def config_in(folder: Path, model: Path) -> Path:
         "questions": 3, "trunks": 2, "forks": 2, "rounds": 1, "max_action_tokens": 4,
         "env_kwargs": {"turns": 4, "broken_resets": 10},
         "max_context_tokens": 400, "checkpoint_every": 2, "lr": 1e-2, "threads": 1,
-        "credit": "intra_inter", "kl_beta": 0.01,
+        "credit": "intra_inter", "loss_options": {"kl_beta": 0.01}, "importance": "learned",
+        "weighting": "path",
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.json"
@@ -80,7 +81,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     assert start(config_in(folder, model)) == ["exit 0"]
     rows = read_rows(folder / "run" / "metrics.jsonl")
-    assert sum(row["trained_rows"] for row in rows) >= 10
+    assert sum(row["trained_leaves"] for row in rows) >= 10
     assert any(row["failures"] for row in rows)
     trained = (folder / "run" / "model" / "model.safetensors").read_bytes()
     assert trained != (model / "model.safetensors").read_bytes()

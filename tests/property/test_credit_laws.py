@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from statistics import fmean
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treegrpo.credit import get_credit, node_advantage
+from tests.credit_trees import Drawn, build, drawn_steps
+from treegrpo.credit import credit_names, get_credit, node_advantage, sibling_preferences
 from treegrpo.tree import Failure, Tree
 
 NAMES = ["group", "intra_inter"]
+LINEAR = ["leave_one_out", "rtpo", "sibling", "spo", "treepo", "treerl"]
+BY_STEP = ["rtpo", "sibling", "spo", "treerl"]
+ALL = [*NAMES, *LINEAR, "gigpo"]
 EPS = 1e-6
 
 # Exact in binary, so that equal rewards stay equal after scaling; deviations of 1/8 or more
@@ -120,3 +126,209 @@ def test_node_advantage_of_a_leaf_is_its_own(question: Outcomes) -> None:
         shown = node_advantage(tree, one)
         assert sorted(shown) == [node.id for node in tree.nodes[1:]]
         assert all(shown[leaf] == one[leaf][-1] for leaf in tree.leaves())
+
+
+# From here on: trees of any shape. A question is its drawn trees and the state they start in.
+drawn = st.lists(drawn_steps(), min_size=1, max_size=3)
+Question = Sequence[Sequence[Drawn]]
+
+
+def rows(name: str, question: Question) -> list[dict[int, list[float]]]:
+    return get_credit(name)([build(steps, "s", i) for i, steps in enumerate(question)])
+
+
+def leaves_of(steps: Sequence[Drawn]) -> list[int]:
+    return [n for n in range(1, len(steps) + 1) if all(step.parent != n for step in steps)]
+
+
+def is_scored(step: Drawn) -> bool:
+    return step.failure in (None, "policy")
+
+
+def renumbered(steps: Sequence[Drawn], order: Sequence[int]) -> list[Drawn]:
+    """The steps in another order, parents before children; `order` holds old numbers."""
+    new = {0: 0} | {old: n for n, old in enumerate(order, start=1)}
+    return [steps[old - 1]._replace(parent=new[steps[old - 1].parent]) for old in order]
+
+
+def test_every_estimator_is_under_law() -> None:
+    assert sorted(ALL) == credit_names()
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(question=drawn, data=st.data())
+def test_the_order_of_siblings_and_trees_is_of_no_matter(
+    name: str, question: Question, data: st.DataObject
+) -> None:
+    orders: list[list[int]] = []
+    for steps in question:
+        order: list[int] = []
+        ready = [n for n, step in enumerate(steps, start=1) if step.parent == 0]
+        while ready:
+            old = ready.pop(data.draw(st.integers(0, len(ready) - 1)))
+            order.append(old)
+            ready += [n for n, step in enumerate(steps, start=1) if step.parent == old]
+        orders.append(order)
+    tree_order = data.draw(st.permutations(range(len(question))))
+    before = rows(name, question)
+    after = rows(name, [renumbered(question[t], orders[t]) for t in tree_order])
+    for one, t in zip(after, tree_order, strict=True):
+        assert {orders[t][leaf - 1]: row for leaf, row in one.items()} == before[t]
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "intra_inter"])
+@given(question=drawn)
+def test_all_trees_share_one_root(name: str, question: Question) -> None:
+    # The trees' steps, one tree after the other, hung under a single root.
+    starts = [sum(map(len, question[:i])) for i in range(len(question))]
+    merged: list[Drawn] = []
+    for start, steps in zip(starts, question, strict=True):
+        merged += [step._replace(parent=step.parent and step.parent + start) for step in steps]
+    apart = rows(name, question)
+    assert rows(name, [merged])[0] == {
+        leaf + start: row
+        for start, one in zip(starts, apart, strict=True)
+        for leaf, row in one.items()
+    }
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(question=drawn)
+def test_a_failed_leaf_has_zero_and_is_as_if_never_grown(name: str, question: Question) -> None:
+    kept: list[list[int]] = []
+    for steps in question:
+        scored = {leaf for leaf in leaves_of(steps) if is_scored(steps[leaf - 1])}
+        for n in range(len(steps), 0, -1):
+            if n in scored:
+                scored.add(steps[n - 1].parent)
+        kept.append(sorted(scored - {0}))
+    before = rows(name, question)
+    after = rows(name, [renumbered(s, keep) for s, keep in zip(question, kept, strict=True)])
+    for one, rest, keep, steps in zip(before, after, kept, question, strict=True):
+        assert {keep[leaf - 1]: row for leaf, row in rest.items()} == {
+            leaf: row for leaf, row in one.items() if is_scored(steps[leaf - 1])
+        }
+        for leaf, row in one.items():
+            assert is_scored(steps[leaf - 1]) or not any(row)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "gigpo"])
+@given(question=drawn, shift=st.integers(-40, 40))
+def test_a_constant_added_to_all_rewards_changes_nothing(
+    name: str, question: Question, shift: int
+) -> None:
+    def moved(steps: Sequence[Drawn]) -> list[Drawn]:
+        ends = leaves_of(steps)
+        return [
+            step._replace(eighths=step.eighths + shift * (n in ends))
+            for n, step in enumerate(steps, start=1)
+        ]
+
+    before, after = rows(name, question), rows(name, [moved(steps) for steps in question])
+    for one, other in zip(before, after, strict=True):
+        assert list(one) == list(other)
+        for leaf, row in one.items():
+            assert other[leaf] == pytest.approx(row, abs=1e-9)
+            assert name in NAMES or other[leaf] == row
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@given(question=drawn)
+def test_credit_without_a_deviation_is_linear_in_the_rewards(name: str, question: Question) -> None:
+    turned = [[step._replace(eighths=-4 * step.eighths) for step in steps] for steps in question]
+    for one, other in zip(rows(name, question), rows(name, turned), strict=True):
+        assert other == {leaf: [-4 * a for a in row] for leaf, row in one.items()}
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "gigpo"])
+@given(question=drawn, reward=st.sampled_from([0.1, 1 / 3, -3.7, 1e9 / 7]))
+def test_equal_rewards_give_exactly_zero(name: str, question: Question, reward: float) -> None:
+    trees = [build([step._replace(eighths=0) for step in steps], "s") for steps in question]
+    for tree in trees:
+        for leaf in tree.leaves():
+            tree.nodes[leaf].reward = reward
+    for one in get_credit(name)(trees):
+        assert not any(a for row in one.values() for a in row)
+    assert sibling_preferences(trees) == []
+
+
+@pytest.mark.parametrize("name", BY_STEP)
+@given(question=drawn)
+def test_leaves_that_share_a_step_share_its_credit(name: str, question: Question) -> None:
+    trees = [build(steps, "s") for steps in question]
+    for tree, one in zip(trees, get_credit(name)(trees), strict=True):
+        seen: dict[int, float] = {}
+        for leaf in tree.scored_leaves():
+            for step, advantage in zip(tree.path(leaf)[1:], one[leaf], strict=True):
+                assert seen.setdefault(step, advantage) == advantage
+
+
+@pytest.mark.parametrize("name", ["rtpo", "sibling"])
+@given(question=drawn)
+def test_siblings_sum_to_zero_at_every_fork(name: str, question: Question) -> None:
+    trees = [build(steps, "s") for steps in question]
+    first: list[float] = []
+    for tree, one in zip(trees, get_credit(name)(trees), strict=True):
+        by_step = {
+            step: advantage
+            for leaf in tree.scored_leaves()
+            for step, advantage in zip(tree.path(leaf)[1:], one[leaf], strict=True)
+        }
+        for node in tree.nodes:
+            group = [by_step[child] for child in node.children if child in by_step]
+            if node.parent is None:
+                first += group
+            elif len(group) > 1:
+                assert math.fsum(group) == pytest.approx(0, abs=1e-12)
+            elif group:
+                assert group[0] == (by_step[node.id] if name == "sibling" else 0)
+    assert math.fsum(first) == pytest.approx(0, abs=1e-12)
+
+
+@given(question=drawn)
+def test_sibling_is_rtpo_wherever_rtpo_speaks(question: Question) -> None:
+    for whole, forked in zip(rows("sibling", question), rows("rtpo", question), strict=True):
+        for leaf, row in forked.items():
+            assert all(a in (0, b) for a, b in zip(row, whole[leaf], strict=True))
+
+
+@given(chains=st.lists(st.tuples(rewards, st.integers(1, 4)), min_size=1, max_size=6))
+def test_without_forks_all_are_the_reward_minus_its_mean(chains: list[tuple[float, int]]) -> None:
+    question: Question = [
+        [Drawn(n, round(8 * r) if n == length - 1 else 0) for n in range(length)]
+        for r, length in chains
+    ]
+    n = len(chains)
+    gaps = [r - fmean(reward for reward, _ in chains) for r, _ in chains]
+    found = {name: [row for one in rows(name, question) for row in one.values()] for name in LINEAR}
+    for i, (gap, (_, length)) in enumerate(zip(gaps, chains, strict=True)):
+        rloo, none = n / max(n - 1, 1) * gap, [0.0] * (length - 1)
+        expected = {
+            "leave_one_out": [rloo] * length,
+            "rtpo": [rloo, *none],
+            "sibling": [rloo] * length,
+            "spo": [gap, *none],
+            "treepo": [gap] * length,
+            "treerl": [2 * gap, *[gap] * (length - 1)],
+        }
+        for name, row in expected.items():
+            assert found[name][i] == pytest.approx(row, abs=1e-12), name
+
+
+@given(chains=st.lists(rewards, min_size=1, max_size=6))
+def test_one_step_from_one_state_has_twice_the_group(chains: list[float]) -> None:
+    question: Question = [[Drawn(0, round(8 * r))] for r in chains]
+    for both, one in zip(rows("gigpo", question), rows("group", question), strict=True):
+        assert both == {1: [2 * one[1][0]]}
+
+
+@given(question=drawn)
+def test_preferences_go_one_way(question: Question) -> None:
+    trees = [build(steps, "s") for steps in question]
+    values = {(i, n): tree.value(n) for i, tree in enumerate(trees) for n in range(len(tree.nodes))}
+    pairs = sibling_preferences(trees)
+    assert len({frozenset((pair.better, pair.worse)) for pair in pairs}) == len(pairs)
+    for pair in pairs:
+        better, worse = values[pair.better], values[pair.worse]
+        assert better is not None and worse is not None
+        assert pair.gap == pytest.approx(better - worse) and pair.gap > 0

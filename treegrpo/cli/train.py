@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.table import Table
 from treegrpo.cli.errors import stopping
 from treegrpo.cli.progress import Bar, TrainingNotes, quiet, say
 from treegrpo.config import ConfigError, TrainConfig, load_config
+
+if TYPE_CHECKING:
+    from treegrpo.trainer import StepReport
 
 _SHOWN = (
     "success_rate", "reward_mean", "sampled_tokens_total", "tool_calls_total", "sharing_ratio",
@@ -66,12 +69,39 @@ def _train(config: TrainConfig, *, resume: bool, console: Console) -> None:
     metrics = Path(config.out) / "metrics.jsonl"
     earlier = [row["success_rate"] for row in read_rows(metrics)]
     with Bar(console, "training") as bar:
-        rows = trainer.run(on_step=TrainingNotes(bar, earlier).step)
+        notes = TrainingNotes(bar, earlier)
+
+        def show(report: StepReport) -> None:
+            say(console, step_line(report))
+            notes.step(report)
+
+        rows = trainer.run(on_step=show)
     if rows:
         console.print(last_step_table(rows))
     else:
         say(console, f"Nothing was left to do: all {config.steps} steps are done.")
     say(console, f"Model: {config.out}/model\nRun folder: {config.out}")
+
+
+def step_line(report: StepReport) -> str:
+    """Return a step's numbers in one line: what was trained, what sharing could save and did.
+
+    `S*` is the limit of the speed-up over flat rows, `gain` what was reached, estimated from
+    the speed of flat rows measured once.
+    """
+    row = report.metrics
+    head = f"  step {report.step + 1}/{report.steps}  success {row['success_rate']:.2f}"
+    if not row["trained_leaves"]:
+        skipped = "skipped, not finite" if row["skipped_updates"] else "nothing to learn from"
+        return f"{head}  {skipped}"
+    unique, flat = row["trained_tokens"], row["trained_tokens_flat"]
+    gain = report.seconds["compute_flat_estimate"] / report.seconds["compute"]
+    return (
+        f"{head}  U {unique:,.0f}  T {flat:,.0f}  shared {flat / unique:.2f}  "
+        f"S* {row['speedup_limit']:.2f}  gain {gain:.2f}  "
+        f"gap {row['max_abs_log_ratio']:.1e}  clipped {row.get('clip_share', 0.0):.1%}  "
+        f"grad {row['grad_norm']:.3g}"
+    )
 
 
 def last_step_table(rows: list[dict[str, Any]]) -> Table:

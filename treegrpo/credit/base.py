@@ -10,6 +10,9 @@ and each step of the path has its own number. This one form serves all estimator
 A step shared by several leaves thus has one advantage per leaf. The loss needs their sum
 weighted by leaf, split by sign (treegrpo.losses), so nothing is averaged here.
 
+Helpers below compute with exact fractions: estimators subtract means of the same few rewards,
+and what is equal must cancel to exactly 0, or a rounding error would be trained on.
+
 Leaves where something other than the policy failed (`Node.has_outcome` is false) have no
 outcome: they are left out of every mean and deviation, and their advantage is 0. A failure of
 the policy itself (`failure="policy"`) is an outcome like any other.
@@ -19,11 +22,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from statistics import fmean
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
-from treegrpo.envs.errors import TreegrpoError, UnknownOption, suggest
+from treegrpo.envs.errors import TreegrpoError
+from treegrpo.names import Names
 from treegrpo.tree import Tree
 
 Credit: TypeAlias = dict[int, list[float]]
@@ -32,10 +38,37 @@ Credit: TypeAlias = dict[int, list[float]]
 Estimator: TypeAlias = Callable[[Sequence[Tree]], list[Credit]]
 """All trees of one question -> the credit of each, in the same order."""
 
+StepAt: TypeAlias = tuple[int, int]
+"""A step of a question: index of the tree, id of the node."""
+
 EPS = 1e-6
 """Added to every standard deviation."""
 
-_ESTIMATORS: dict[str, Estimator] = {}
+Key = TypeVar("Key", bound=Hashable)
+
+_CREDITS: Names[Estimator] = Names("credit")
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The rewards of a set of scored leaves.
+
+    Exact: no order of the leaves shows in a mean, and equal means differ by exactly 0.
+    """
+
+    total: Fraction = Fraction(0)
+    count: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.total + other.total, self.count + other.count)
+
+    def __sub__(self, other: Tally) -> Tally:
+        return Tally(self.total - other.total, self.count - other.count)
+
+    @property
+    def mean(self) -> Fraction:
+        """The mean reward, which is the value of the node above these leaves; needs a leaf."""
+        return self.total / self.count
 
 
 def credit(name: str) -> Callable[[Estimator], Estimator]:
@@ -46,48 +79,35 @@ def credit(name: str) -> Callable[[Estimator], Estimator]:
     """
 
     def register(estimator: Estimator) -> Estimator:
-        if name in _ESTIMATORS:
-            raise TreegrpoError(
-                f"Credit '{name}' asked to be registered, but the name is taken. "
-                "Choose another name, or drop_credit() it first."
-            )
-
         @functools.wraps(estimator)
         def checked(question: Sequence[Tree]) -> list[Credit]:
-            _check_question(question)
+            check_question(question)
             credits = estimator(question)
             _check_credits(name, question, credits)
             return credits
 
-        _ESTIMATORS[name] = checked
-        return checked
+        return _CREDITS.add(name)(checked)
 
     return register
 
 
 def get_credit(name: str) -> Estimator:
-    """Return the estimator registered as `name`.
+    """Return the estimator registered as `name`; `module:name` imports the module first.
 
     Raises:
         UnknownOption: no such estimator; suggests the closest name.
     """
-    if name not in _ESTIMATORS:
-        raise UnknownOption(
-            f"Unknown credit '{name}'.{suggest(name, _ESTIMATORS)} "
-            f"Known: {', '.join(credit_names())}."
-        )
-    return _ESTIMATORS[name]
+    return _CREDITS.get(name)
 
 
 def credit_names() -> list[str]:
     """Return the registered names, sorted."""
-    return sorted(_ESTIMATORS)
+    return _CREDITS.names()
 
 
 def drop_credit(name: str) -> None:
     """Forget a registered estimator, so that its name is free again."""
-    get_credit(name)
-    del _ESTIMATORS[name]
+    _CREDITS.drop(name)
 
 
 def node_advantage(tree: Tree, credit: Credit) -> dict[int, float]:
@@ -107,7 +127,43 @@ def outcomes(tree: Tree) -> dict[int, float]:
     return {leaf: tree.episode_reward(leaf) for leaf in tree.scored_leaves()}
 
 
-def standardise(rewards: Mapping[int, float]) -> dict[int, float]:
+def tallies(question: Sequence[Tree]) -> list[list[Tally]]:
+    """Return, by tree and node id, the rewards of the scored leaves below the node.
+
+    All trees of a question start in the same state, so they share one root: every root has
+    the leaves of all trees. Cost: nodes + leaves * depth.
+    """
+    trees: list[list[Tally]] = []
+    for tree in question:
+        below = [Tally()] * len(tree.nodes)
+        for leaf, reward in outcomes(tree).items():
+            below[leaf] = Tally(Fraction(reward), 1)
+        for node in reversed(tree.nodes[1:]):
+            below[node.parent or 0] += below[node.id]
+        trees.append(below)
+    whole = sum((root for below in trees for root in below[:1]), Tally())
+    return [[whole, *below[1:]] for below in trees]
+
+
+def siblings(question: Sequence[Tree], below: Sequence[Sequence[Tally]]) -> list[list[StepAt]]:
+    """Return the groups of two or more steps that were taken in one state of the trees.
+
+    These are the first steps of all trees together, and the children of every other node;
+    steps with no scored leaf in `below` (the `tallies`) are left out.
+    """
+    first: list[StepAt] = []
+    groups = [first]
+    for i, tree in enumerate(question):
+        for node in tree.nodes:
+            scored = [(i, child) for child in node.children if below[i][child].count]
+            if node.parent is None:
+                first.extend(scored)
+            else:
+                groups.append(scored)
+    return [group for group in groups if len(group) > 1]
+
+
+def standardise(rewards: Mapping[Key, float]) -> dict[Key, float]:
     """Return (reward - mean) / (unbiased std + EPS) by key; 0 for a constant or single group."""
     if len(rewards) < 2 or min(rewards.values()) == max(rewards.values()):
         return dict.fromkeys(rewards, 0.0)
@@ -117,18 +173,43 @@ def standardise(rewards: Mapping[int, float]) -> dict[int, float]:
     return {key: (reward - mean) / (std + EPS) for key, reward in rewards.items()}
 
 
-def along_paths(tree: Tree, by_leaf: Mapping[int, float]) -> Credit:
+def along_paths(tree: Tree, by_leaf: Mapping[int, float | Fraction]) -> Credit:
     """Return credit that repeats each leaf's number along its path; 0 for leaves not given."""
-    return {leaf: [by_leaf.get(leaf, 0.0)] * tree.nodes[leaf].depth for leaf in tree.leaves()}
+    return {leaf: [float(by_leaf.get(leaf, 0))] * tree.nodes[leaf].depth for leaf in tree.leaves()}
 
 
-def _check_question(question: Sequence[Tree]) -> None:
+def along_steps(tree: Tree, by_step: Mapping[int, float | Fraction]) -> Credit:
+    """Return credit where every scored leaf reads the number of each step of its path.
+
+    Steps not given and leaves without outcome have 0.
+    """
+    numbers = {step: float(number) for step, number in by_step.items()}
+    rows = {leaf: [0.0] * tree.nodes[leaf].depth for leaf in tree.leaves()}
+    for leaf in tree.scored_leaves():
+        rows[leaf] = [numbers.get(step, 0.0) for step in tree.path(leaf)[1:]]
+    return rows
+
+
+def check_question(question: Sequence[Tree]) -> None:
+    """Pass if the trees are of one question and every reward is a finite number.
+
+    Raises:
+        TreegrpoError: names the questions, or the node with the reward.
+    """
     ids = sorted({tree.question_id for tree in question})
     if len(ids) > 1:
         raise TreegrpoError(
             f"Credit asked for over the trees of {len(ids)} questions ({', '.join(ids[:3])}), "
             "but rewards compare within one question only. Call it once per question."
         )
+    for tree in question:
+        for node in tree.nodes:
+            if not math.isfinite(node.reward):
+                raise TreegrpoError(
+                    f"Credit asked for, but node {node.id} of tree {tree.tree_id} of question "
+                    f"'{tree.question_id}' has reward {node.reward}. Mend the environment's "
+                    "score: a reward is a finite number."
+                )
 
 
 def _check_credits(name: str, question: Sequence[Tree], credits: Sequence[Credit]) -> None:

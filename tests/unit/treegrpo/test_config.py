@@ -34,12 +34,11 @@ OPTIONS = [
     "max_tool_calls_per_question",
     "max_sampled_tokens",
     "credit",
+    "importance",
+    "weighting",
     "loss",
+    "loss_options",
     "normaliser",
-    "clip_low",
-    "clip_high",
-    "dual_clip",
-    "kl_beta",
     "lr",
     "lr_schedule",
     "warmup_steps",
@@ -49,6 +48,7 @@ OPTIONS = [
     "epochs",
     "minibatches",
     "micro_batch_tokens",
+    "attention",
     "checkpoint_every",
     "save_trees",
     "threads",
@@ -126,7 +126,7 @@ def test_paths_count_as_text() -> None:
 
 
 def test_a_written_config_reads_back() -> None:
-    config = load("difficulty=[1, 2]", "dual_clip=3", "env_kwargs.hops=2")
+    config = load("difficulty=[1, 2]", "loss_options.dual_clip=3", "env_kwargs.hops=2")
     assert load_config(base=config.model_dump(mode="json")) == config
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config
 
@@ -145,9 +145,27 @@ def test_digest_depends_on_every_setting_and_on_nothing_else() -> None:
         ("steps=true", "steps: got True; allowed: an integer >= 1"),
         ("lr=fast", "lr: got 'fast'; allowed: a finite number > 0"),
         ("lr=inf", "lr: got inf; allowed: a finite number > 0"),
-        ("clip_low=1", "clip_low: got 1; allowed: a finite number > 0 and < 1"),
-        ("dual_clip=1", "dual_clip: got 1; allowed: a finite number > 1, or none"),
-        ("kl_beta=-0.1", "kl_beta: got -0.1; allowed: a finite number >= 0"),
+        (
+            "loss_options.clip_low=1",
+            "loss_options.clip_low: got 1; allowed: a finite number >= 0 and < 1, or none",
+        ),
+        (
+            "loss_options.dual_clip=1",
+            "loss_options.dual_clip: got 1; allowed: a finite number > 1, or none",
+        ),
+        (
+            "loss_options.kl_beta=-0.1",
+            "loss_options.kl_beta: got -0.1; allowed: a finite number >= 0",
+        ),
+        (
+            "loss_options.correction=tiss",
+            "loss_options.correction: got 'tiss'; allowed: 'none' or 'tis' or 'icepop' or "
+            "'sequence_mask'",
+        ),
+        (
+            "loss_options.clip=1",
+            "Unknown option 'loss_options.clip'. Did you mean 'clip_low'?",
+        ),
         ("lr_schedule=cosine", "lr_schedule: got 'cosine'; allowed: 'linear' or 'constant'"),
         ("noise=1", "noise: got 1; allowed: 'inherit' or 'shared' or 'fresh'"),
         ("env=", "env: got ''; allowed: a text that is not empty"),

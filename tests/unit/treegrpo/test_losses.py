@@ -1,20 +1,27 @@
-"""treegrpo.losses and treegrpo.weighting against plain loops over tokens."""
+"""treegrpo.losses against plain loops over tokens, and what every loss has in common."""
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from treegrpo.edges import Branches, Edges, Preferences
 from treegrpo.envs.errors import TreegrpoError, UnknownOption
 from treegrpo.losses import (
-    Edges,
     LossOptions,
     LossResult,
+    check_options,
     drop_loss,
     get_loss,
     grpo,
@@ -24,9 +31,15 @@ from treegrpo.losses import (
     sft,
     summarise,
 )
-from treegrpo.weighting import edge_weights
 
 ALL_ON = LossOptions(clip_low=0.2, clip_high=0.3, dual_clip=1.5, kl_beta=0.1)
+OPTIONS = {
+    **dict.fromkeys(("grpo", "dr_grpo", "dapo", "gspo", "step_ratio"), ALL_ON),
+    "cispo": LossOptions(clip_low=0.2, clip_high=0.3, kl_beta=0.1),
+    "reinforce": LossOptions(kl_beta=0.1),
+    "sft": LossOptions(),
+}
+"""Every loss over branches, with all that it takes."""
 
 
 def vector(*numbers: float) -> Tensor:
@@ -119,17 +132,17 @@ def test_first_step_gradient_is_reinforce() -> None:
     assert numbers["ratio_mean"] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("name", ["grpo", "sft"])
+@pytest.mark.parametrize("name", OPTIONS)
 def test_edges_without_weight_have_no_gradient(name: str) -> None:
     logp_E, edges, adv_E = batch()
     assert edges.ref_logp_E is not None
     weight_E = edges.weight_E * (torch.arange(len(adv_E)) % 2)
     masked = Edges.flat(edges.old_logp_E, adv_E, weight_E, edges.ref_logp_E)
-    grad_E = gradient(get_loss(name)(logp_E, masked, ALL_ON), logp_E)
+    grad_E = gradient(get_loss(name)(logp_E, masked, OPTIONS[name]), logp_E)
     assert torch.equal(grad_E == 0, weight_E == 0)
 
 
-@pytest.mark.parametrize("name", ["grpo", "sft"])
+@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - {"cispo"}))  # it stops a gradient
 @pytest.mark.parametrize("seed", range(3))
 def test_numeric_gradient(name: str, seed: int) -> None:
     logp_E, edges, _ = batch(12, seed)
@@ -139,7 +152,7 @@ def test_numeric_gradient(name: str, seed: int) -> None:
         assert float((ratio_E - bound).abs().min()) > 1e-4
 
     def scalar(logp_E: Tensor) -> Tensor:
-        return get_loss(name)(logp_E, edges, ALL_ON).loss
+        return get_loss(name)(logp_E, edges, OPTIONS[name]).loss
 
     assert torch.autograd.gradcheck(scalar, (logp_E,), eps=1e-6, atol=1e-8)
 
@@ -182,8 +195,8 @@ def test_merge_adds_sums_and_keeps_maxima() -> None:
 
 def test_metrics_are_detached() -> None:
     logp_E, edges, _ = batch()
-    for name in ("grpo", "sft"):
-        metrics = get_loss(name)(logp_E, edges, ALL_ON).metrics
+    for name, options in OPTIONS.items():
+        metrics = get_loss(name)(logp_E, edges, options).metrics
         assert metrics
         assert not any(value.requires_grad for value in metrics.values())
 
@@ -192,11 +205,11 @@ def test_kl_to_the_reference_is_zero_at_equality_and_positive_elsewhere() -> Non
     logp_E, edges, _ = batch()
     zero_E = torch.zeros_like(edges.weight_E)
     options = LossOptions(kl_beta=2.0)
-    equal = Edges(edges.old_logp_E, zero_E, zero_E, edges.weight_E, logp_E.detach())
+    equal = Edges.flat(edges.old_logp_E, zero_E, edges.weight_E, logp_E.detach())
     result = grpo(logp_E, equal, options)
     assert float(result.loss.detach()) == 0
     assert torch.equal(gradient(result, logp_E), zero_E)
-    apart = Edges(edges.old_logp_E, zero_E, zero_E, edges.weight_E, edges.ref_logp_E)
+    apart = Edges.flat(edges.old_logp_E, zero_E, edges.weight_E, edges.ref_logp_E)
     result = grpo(logp_E, apart, options)
     assert float(result.loss.detach()) == pytest.approx(2 * float(result.metrics["kl_reference"]))
     assert float(result.metrics["kl_reference"]) > 0
@@ -234,7 +247,7 @@ def test_sft_is_the_weighted_negative_log_likelihood() -> None:
     assert summarise([result.metrics]) == {"nll": 2.0}
 
 
-@pytest.mark.parametrize("name", ["grpo", "sft"])
+@pytest.mark.parametrize("name", OPTIONS)
 def test_no_edges_no_loss(name: str) -> None:
     none_E = torch.zeros(0, requires_grad=True)
     result = get_loss(name)(none_E, Edges.supervised(torch.zeros(0)), LossOptions())
@@ -251,9 +264,17 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
     with pytest.raises(TreegrpoError, match="Loss 'sft' needs one log-prob per edge"):
         sft(logp_E[:, None], edges, LossOptions())
     four, one = torch.zeros(4), torch.zeros(1)
-    for fields in ((one, four, four, four), (four, four, four, one), (four, four, four, four, one)):
+    for fields in (
+        (one, four, four),
+        (four, one, four),
+        (four, four, one),
+        (four, four, four, one),
+    ):
         with pytest.raises(TreegrpoError, match="vectors of one length"):
-            Edges(*fields)
+            Edges.flat(*fields)
+    for field in ("ref_logp_E", "sampler_logp_E", "factor_E"):
+        with pytest.raises(TreegrpoError, match="one number per edge"):
+            edges.replace(**{field: one})
     with pytest.raises(TreegrpoError, match="vectors of one length"):
         Edges.supervised(torch.zeros(2, 2))
 
@@ -267,6 +288,11 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
         {"dual_clip": 1.0},
         {"kl_beta": -1.0},
         {"kl_beta": float("nan")},
+        {"kl_estimator": "k2"},
+        {"correction": "sequence"},
+        {"correction_low": 1.1},
+        {"correction_high": 0.9},
+        {"dpo_beta": 0.0},
         {"clip": 0.2},
     ],
 )
@@ -276,10 +302,10 @@ def test_options_are_checked(wrong: dict[str, float]) -> None:
 
 
 def test_unknown_loss_suggests() -> None:
-    with pytest.raises(UnknownOption, match=r"Unknown loss 'gpro'. Did you mean 'grpo'\?"):
-        get_loss("gpro")
+    with pytest.raises(UnknownOption, match=r"Unknown loss 'grp'. Did you mean 'grpo'\?"):
+        get_loss("grp")
     with pytest.raises(UnknownOption):
-        drop_loss("gpro")
+        drop_loss("grp")
 
 
 @pytest.fixture
@@ -294,7 +320,7 @@ def test_users_add_a_loss_by_a_decorator(mine: str) -> None:
         """Return a mean square."""
         return LossResult((edges.weight_E * logp_E.square()).sum(), {})
 
-    assert loss_names() == ["grpo", "mine", "sft"]
+    assert loss_names() == sorted([*OPTIONS, "step_dpo", "mine"])
     result = get_loss(mine)(vector(2, 4), Edges.supervised(vector(0.5, 0.5)), LossOptions())
     assert float(result.loss) == 10
     assert mean_square.__doc__ == "Return a mean square."
@@ -302,22 +328,168 @@ def test_users_add_a_loss_by_a_decorator(mine: str) -> None:
         loss(mine)(mean_square)
 
 
-def test_token_mean_weighs_every_token_alike() -> None:
-    assert edge_weights([2, 0, 6], "token_mean") == [1 / 8, 0, 1 / 8]
+def test_a_users_loss_has_corrections_and_the_kl(mine: str) -> None:
+    @loss(mine, clip_high=0.5, dual_clip=None)
+    def mass(logp_E: Tensor, edges: Edges, options: LossOptions) -> LossResult:
+        """Return the corrected mass and the bounds."""
+        bound = options.highest_ratio + options.lowest_ratio
+        return LossResult((edges.adv_pos_E * logp_E).sum() * bound, {})
+
+    assert mass.takes == {"clip_high", "dual_clip"} | get_loss("reinforce").takes
+    assert (mass.defaults.clip_high, mass.defaults.normaliser) == (0.5, "token_mean")
+    edges = Edges.flat(vector(0), vector(3), vector(1), vector(-1))
+    edges = edges.replace(sampler_logp_E=vector(-math.log(2)))
+    options = LossOptions(correction="tis", correction_high=1.5, kl_beta=1.0)
+    result = mass(vector(1), edges, options)
+    assert float(result.loss) == pytest.approx(1.5 * 3 * 1.5 + math.exp(-2) + 2 - 1)
+    assert summarise([result.metrics])["kept_share"] == pytest.approx(1.5)
 
 
-def test_sequence_mean_weighs_every_leaf_alike() -> None:
-    assert edge_weights([2, 0, 6], "sequence_mean") == [1 / 4, 0, 1 / 12]
+def test_a_loss_has_no_defaults_of_other_options() -> None:
+    with pytest.raises(TreegrpoError, match=r"default for kl_beta\. A loss has its own clip_low"):
+        loss("mine", kl_beta=0.1)
+    assert "mine" not in loss_names()
 
 
-@pytest.mark.parametrize("normaliser", ["token_mean", "sequence_mean"])
-def test_nothing_trained_weighs_nothing(normaliser: str) -> None:
-    assert edge_weights([], normaliser) == []
-    assert edge_weights([0, 0], normaliser) == [0, 0]
+def test_a_users_file_is_named_by_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+        import treegrpo.losses as losses
+
+        @losses.loss("halved", is_policy=False)
+        def halved(logp_E, edges, options):
+            return losses.LossResult(logp_E.sum() / 2, {})
+        """
+    (tmp_path / "users_losses.py").write_text(textwrap.dedent(source), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = get_loss("users_losses:halved")
+    drop_loss("halved")
+    assert found.name == "halved"
+    assert float(found(vector(3), Edges.supervised(vector(1)), LossOptions()).loss) == 1.5
 
 
-def test_weights_refuse_bad_input() -> None:
-    with pytest.raises(UnknownOption, match=r"'tokenmean'. Did you mean 'token_mean'\?"):
-        edge_weights([1], "tokenmean")
-    with pytest.raises(TreegrpoError, match="-1 trained tokens"):
-        edge_weights([1, -1], "token_mean")
+DEFAULTS = {
+    "reinforce": ("token_mean", None, None),
+    "grpo": ("token_mean", 0.2, 0.2),
+    "dr_grpo": ("constant", 0.2, 0.2),
+    "dapo": ("token_mean", 0.2, 0.28),
+    "cispo": ("token_mean", None, 4.0),
+    "gspo": ("sequence_mean", 3e-4, 4e-4),
+    "step_ratio": ("sequence_mean", 3e-3, 4e-3),
+    "sft": ("token_mean", None, None),
+    "step_dpo": ("token_mean", None, None),
+}
+
+
+def test_every_loss_has_its_own_defaults() -> None:
+    found = {name: get_loss(name).defaults for name in loss_names()}
+    assert {n: (d.normaliser, d.clip_low, d.clip_high) for n, d in found.items()} == DEFAULTS
+    assert all(d.dual_clip is None and d.kl_beta == 0 for d in found.values())
+    assert found["step_dpo"].dpo_beta == 0.1
+    chosen = get_loss("dapo").resolve(LossOptions(clip_low=0.1))
+    assert (chosen.clip_low, chosen.clip_high, chosen.dual_clip) == (0.1, 0.28, None)
+
+
+def test_every_loss_is_short_and_says_where_it_is_from() -> None:
+    for name in loss_names():
+        found = inspect.unwrap(get_loss(name))
+        assert len(inspect.getsource(found).splitlines()) <= 30, name
+        for part in ("Return ", "loss = " if name != "sft" else "-sum(", "Source: ", "Shapes: "):
+            assert part in (found.__doc__ or ""), (name, part)
+
+
+IDLE: list[tuple[str, dict, str]] = [
+    ("reinforce", {"clip_high": 0.3}, "clip_high=0.3"),
+    ("reinforce", {"dual_clip": 3.0, "clip_low": 0.1}, "clip_low=0.1, dual_clip=3.0"),
+    ("cispo", {"dual_clip": 3.0}, "dual_clip=3.0"),
+    ("grpo", {"dpo_beta": 0.1}, "dpo_beta=0.1"),
+    ("sft", {"kl_beta": 0.1}, "kl_beta=0.1"),
+    ("sft", {"correction": "tis"}, "correction=tis"),
+    ("step_dpo", {"kl_estimator": "k1", "kl_beta": 0.1}, "kl_beta=0.1, kl_estimator=k1"),
+    ("grpo", {"kl_estimator": "k1"}, "kl_estimator=k1"),
+    ("grpo", {"correction_low": 0.5}, "correction_low=0.5"),
+    ("grpo", {"correction_high": 2.0}, "correction_high=2.0"),
+    ("grpo", {"correction": "tis", "correction_low": 0.5}, "correction_low=0.5"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "words"), IDLE)
+def test_a_setting_without_effect_is_refused(name: str, given: dict, words: str) -> None:
+    options = LossOptions.model_validate(given)
+    message = rf"Loss '{name}' asked for with {re.escape(words)}, which has no effect there\."
+    with pytest.raises(TreegrpoError, match=message):
+        check_options(name, options)
+    with pytest.raises(TreegrpoError, match=message):
+        get_loss(name)(vector(0), Edges.supervised(vector(1)), options)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("sft", {}),
+        ("step_dpo", {"dpo_beta": 0.3}),
+        ("cispo", {"clip_low": 0.2, "clip_high": 0.3}),
+        ("reinforce", {"kl_beta": 0.1, "kl_estimator": "k1"}),
+        ("gspo", {"correction": "icepop", "correction_low": 0.1, "correction_high": 9.0}),
+        ("grpo", {"correction": "tis", "correction_high": 9.0, "dual_clip": 3.0}),
+        # A complete table, as a run records it: what is as by default counts as not given.
+        ("sft", LossOptions().model_dump()),
+    ],
+)
+def test_settings_with_effect_are_taken(name: str, given: dict) -> None:
+    check_options(name, LossOptions.model_validate(given))
+
+
+def test_settings_load_without_torch_and_the_table_is_whole_at_once() -> None:
+    code = """
+        import sys
+        from treegrpo.losses import LossDefaults, LossOptions
+        assert "torch" not in sys.modules
+        from treegrpo.losses import loss, loss_names
+        assert {"grpo", "gspo", "sft", "step_dpo"} < set(loss_names())
+        import treegrpo.losses
+        assert not [n for n in treegrpo.losses.__all__ if not hasattr(treegrpo.losses, n)]
+        assert not hasattr(treegrpo.losses, "ppo")
+        assert "get_loss" in dir(treegrpo.losses)
+        """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_options_of_an_unknown_loss() -> None:
+    with pytest.raises(UnknownOption, match=r"Unknown loss 'gspoo'. Did you mean 'gspo'\?"):
+        check_options("gspoo", LossOptions())
+
+
+def test_a_group_of_equal_rewards_trains_nothing() -> None:
+    logp_E, edges, adv_E = batch()
+    silent = Edges.flat(edges.old_logp_E, torch.zeros_like(adv_E), edges.weight_E)
+    for name in OPTIONS.keys() - {"sft"}:
+        result = get_loss(name)(logp_E, silent, LossOptions())
+        assert torch.count_nonzero(gradient(result, logp_E)) == 0, name
+        assert summarise([result.metrics])["clip_share"] == 0
+
+
+def test_preferences_are_needed() -> None:
+    logp_E, edges, _ = batch(4)
+    with pytest.raises(TreegrpoError, match="Loss 'step_dpo' asked for, but the edges carry no"):
+        get_loss("step_dpo")(logp_E, edges, LossOptions())
+
+
+def test_step_dpo_reports_margin_and_accuracy() -> None:
+    """Steps 0, 1 and 2 of one token move by +1, -2 and 0 nats; two of three pairs hold."""
+    index = torch.arange(3)
+    branches = Branches(index, index, vector(1, 1, 1), vector(0, 0, 0), 3, 3)
+    pairs = Preferences(torch.tensor([0, 1, 2]), torch.tensor([1, 2, 1]), vector(0.5, 0.25, 0.25))
+    edges = Edges(vector(-3, -3, -3), index, branches, preferences=pairs)
+    result = get_loss("step_dpo")(vector(-2, -5, -3), edges, LossOptions(dpo_beta=0.5))
+    numbers = summarise([result.metrics])
+    assert numbers["preference_accuracy"] == 0.75
+    assert numbers["preference_margin"] == pytest.approx(0.5 * (0.5 * 3 - 0.25 * 2 + 0.25 * 2))
+    assert numbers["max_abs_log_ratio"] == 2
+    assert "clip_share" not in numbers
+    none = torch.zeros(0, dtype=torch.long)
+    empty = edges.replace(preferences=Preferences(none, none, vector()))
+    assert float(get_loss("step_dpo")(vector(-2, -5, -3), empty, LossOptions()).loss) == 0

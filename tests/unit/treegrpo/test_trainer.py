@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from tests.toy_game import ID, save_tiny_model
-from treegrpo.checkpoint import CheckpointError
+from treegrpo.checkpoint import CheckpointError, load_checkpoint
 from treegrpo.config import TrainConfig, load_config
 from treegrpo.envs.errors import TreegrpoError, UnknownEnv, UnknownOption, UnknownSplit
+from treegrpo.learner import UpdateSkipped
 from treegrpo.loading import ModelNotFound
+from treegrpo.losses import Edges, LossOptions, LossResult, drop_loss, get_loss, loss
 from treegrpo.runfolder import RunFolderError, read_rows
 from treegrpo.trainer import StepReport, Trainer
 from treegrpo.tree import read_trees
@@ -79,7 +81,9 @@ def test_the_learning_rate_told_is_the_one_used(
     assert used == [row["learning_rate"] for row in rows if "loss" in row] and len(used) >= 3
 
 
-@pytest.mark.parametrize("changes", [{}, {"kl_beta": 0.1, "epochs": 2, "minibatches": 2}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"loss_options": {"kl_beta": 0.1}, "epochs": 2, "minibatches": 2}]
+)
 def test_a_run_in_pieces_equals_a_run_at_once(
     model: str, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -144,7 +148,7 @@ def test_a_step_whose_environments_all_fail_is_a_step(model: str, tmp_path: Path
     rows = trainer.run()
     assert [row["failures"] for row in rows] == [{"environment": 2}] * 4
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
-    assert all(row["leaves"] == 0 == row["trained_rows"] for row in rows)
+    assert all(row["leaves"] == 0 == row["trained_leaves"] for row in rows)
     assert same(before, weights(trainer)), "nothing was learned from nothing"
     told = read_rows(tmp_path / "run" / "failures.jsonl")
     assert {row["message"] for row in told} == {
@@ -158,30 +162,69 @@ def test_some_failing_resets_do_not_stop_a_run(model: str, tmp_path: Path) -> No
     )
     rows = Trainer(config).run()
     assert 0 < sum(row["failures"].get("environment", 0) for row in rows) < 24
-    assert sum(row["trained_rows"] for row in rows) > 0
+    assert sum(row["trained_leaves"] for row in rows) > 0
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_counted(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_an_update_that_is_not_finite_is_skipped_counted_and_kept(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    trainer = Trainer(config_of(model, tmp_path / "run"))
-    before = weights(trainer)
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("nan")))
-    rows = trainer.run()
-    assert sum(row["skipped_updates"] for row in rows) >= 1
+    def nan(logp_E: torch.Tensor, edges: Edges, options: LossOptions) -> LossResult:
+        result = get_loss("grpo")(logp_E, edges, options)
+        return LossResult(result.loss * float("nan"), result.metrics)
+
+    out, name = tmp_path / "run", "grpo"
+    if what == "loss":
+        name = "nan"
+        loss(name)(nan)
+    else:
+        nan_norm = torch.tensor(float("nan"))
+        monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: nan_norm)
+    try:
+        trainer = Trainer(config_of(model, out, loss=name, checkpoint_every=2))
+        before = weights(trainer)
+        with pytest.warns(UpdateSkipped, match="weights are as before. The batch is in"):
+            rows = trainer.run()
+    finally:
+        if what == "loss":
+            drop_loss(name)
+    skipped = int(sum(row["skipped_updates"] for row in rows))
+    assert skipped >= 1
     assert all(math.isfinite(v) for row in rows for v in row.values() if isinstance(v, float))
     assert same(before, weights(trainer))
+    files = sorted((out / "bad_batches").iterdir())
+    assert len(files) == skipped
+    record = torch.load(files[0], weights_only=True)
+    assert record["weight_version"] == 0 and not math.isfinite(record["loss"] + record["grad_norm"])
+    assert record["batches"][0]["ids_BU"].numel() > 0
+    _, tensors = load_checkpoint(out / "checkpoint")
+    kept = [tensors["model"][key] for key, _ in trainer.model.named_parameters()]
+    assert same(kept, before), "the checkpoint holds the last good weights"
+
+
+@pytest.mark.parametrize("attention", ["segments", "dense", "flat"])
+def test_every_way_of_computing_learns_the_same(model: str, tmp_path: Path, attention: str) -> None:
+    auto = Trainer(config_of(model, tmp_path / "auto", steps=1))
+    rows = auto.run()
+    other = Trainer(config_of(model, tmp_path / "other", steps=1, attention=attention))
+    assert other.run()[0]["packed_updates"] == float(attention != "flat")
+    assert rows[0]["trained_leaves"] > 0
+    for one, two in zip(weights(auto), weights(other), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
 
 
 def test_kl_to_the_reference_is_zero_at_first_and_then_grows(model: str, tmp_path: Path) -> None:
-    trainer = Trainer(config_of(model, tmp_path / "run", kl_beta=0.05, lr_schedule="constant"))
+    trainer = Trainer(
+        config_of(model, tmp_path / "run", loss_options={"kl_beta": 0.05}, lr_schedule="constant")
+    )
     rows = trainer.run()
     assert rows[0]["kl_reference"] == pytest.approx(0, abs=1e-10)
     assert rows[-1]["kl_reference"] > 1e-6
     resumed = Trainer(trainer.config, resume=True)
     start = Trainer(config_of(model, tmp_path / "start"))
-    assert resumed._reference is not None
-    assert same([*resumed._reference.parameters()], weights(start)), "not of the checkpoint"
+    reference = resumed._learner._reference
+    assert reference is not None
+    assert same([*reference.parameters()], weights(start)), "not of the checkpoint"
 
 
 @pytest.mark.parametrize(
@@ -193,6 +236,10 @@ def test_kl_to_the_reference_is_zero_at_first_and_then_grows(model: str, tmp_pat
         ({"loss": "grop"}, UnknownOption, "grpo"),
         ({"loss": "sft"}, TreegrpoError, "imitate failures"),
         ({"normaliser": "mean"}, UnknownOption, "token_mean"),
+        ({"weighting": "leav"}, UnknownOption, "leaf"),
+        ({"importance": "learnt"}, UnknownOption, "learned"),
+        ({"attention": "dens"}, UnknownOption, "dense"),
+        ({"loss": "reinforce", "loss_options": {"clip_low": 0.1}}, TreegrpoError, "no effect"),
         ({"env_kwargs": {"turn": 1}}, UnknownOption, "turns"),
         ({"difficulty": 9}, TreegrpoError, "9"),
         ({"model": "./nowhere"}, ModelNotFound, "nowhere"),

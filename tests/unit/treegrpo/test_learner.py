@@ -1,0 +1,156 @@
+"""treegrpo.learner on real rollouts: the tokens, log-probs and weights that reach the loss."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import MambaConfig, MambaForCausalLM
+
+from tests.fakes_models import tiny_model
+from tests.toy_game import ID, ScriptedEngine, random_words, scheduler
+from treegrpo.config import load_config
+from treegrpo.credit import get_credit
+from treegrpo.engine.hf import HFEngine
+from treegrpo.envs.errors import TreegrpoError
+from treegrpo.envs.registry import make
+from treegrpo.learner import Learner, PackingRefused, ScoredTree, step_pairs, weigh
+from treegrpo.losses import loss_names
+from treegrpo.pack import pack, split
+from treegrpo.rollout import Question
+from treegrpo.tree import Tree
+
+
+def sampled(model: Any, temperature: float = 1.0) -> list[list[Tree]]:
+    """Trees of a real model: its tokens and log-probs, hardly ever a success."""
+    made, _ = scheduler(
+        HFEngine(model, max_batch_rows=3), make(ID), rounds=2,
+        max_context_tokens=400, temperature=temperature,
+    )  # fmt: skip
+    return made.grow([Question(seed, {"split": "train"}) for seed in range(3)]).questions
+
+
+def scripted() -> list[list[Tree]]:
+    """Trees of a script that succeeds and fails; log-probs are made up."""
+    made, _ = scheduler(ScriptedEngine(random_words(["red", "green", "stop"])), make(ID), rounds=2)
+    return made.grow([Question(seed, {"split": "train"}) for seed in range(3)]).questions
+
+
+def scored(questions: list[list[Tree]], credit: str = "intra_inter") -> list[list[ScoredTree]]:
+    estimator = get_credit(credit)
+    return [list(zip(trees, estimator(trees), strict=True)) for trees in questions]
+
+
+def learner(model: Any, tmp_path: Path, **changes: Any) -> Learner:
+    fields = {"model": "tiny", "env": ID, "max_context_tokens": 400, "lr": 1e-3, **changes}
+    return Learner(model, load_config(base=fields), lambda record: str(tmp_path / "bad.pt"))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("attention", ["segments", "dense", "flat"])
+def test_trainer_and_sampler_agree_on_a_real_tree(
+    tmp_path: Path, temperature: float, attention: str
+) -> None:
+    """Shared prompts, kept and forked KV, packing: all within 1e-5 of one another."""
+    model = tiny_model(vocab_size=128)
+    questions = scored(sampled(model, temperature))
+    one = learner(
+        model, tmp_path, attention=attention, temperature=temperature,
+        loss_options={"kl_beta": 0.1},
+    )  # fmt: skip
+    plan = one.plan(weigh(questions, one.config))
+    with torch.no_grad():
+        batches = one.batches(plan)
+        logps = [one.log_probs(model, plan.attention)(batch) for batch in batches]
+    gaps = [
+        float((logp_E - batch.edges.old_logp_E).abs().max())
+        for logp_E, batch in zip(logps, batches, strict=True)
+    ]
+    assert max(gaps) < 1e-5
+    assert float(torch.cat(logps).std()) > 0.5, "a wrong mask or position would show"
+
+
+def test_observation_tokens_carry_no_loss() -> None:
+    """Every target is a sampled token, and stands where it was sampled."""
+    questions = scored(scripted())
+    config = load_config(base={"model": "m", "env": ID})
+    weighted = weigh(questions, config)
+    batches = pack(split(weighted, 4096, need_all=True), max_tokens=4096)
+    targets = sorted(int(t) for batch in batches for t in batch.target_E)
+    sampled = sorted(t for one in weighted for node in one.tree.nodes for t in node.action_ids)
+    assert targets == sampled, "each sampled token once, and no other"
+
+
+def test_leaves_whose_environment_failed_are_left_out() -> None:
+    questions = scripted()
+    for tree in questions[0]:
+        tree.nodes[tree.leaves()[0]].failure = "environment"
+    config = load_config(base={"model": "m", "env": ID, "normaliser": "sequence_mean"})
+    weighted = weigh(scored(questions), config)
+    for one in weighted:
+        assert set(one.weights) <= set(one.tree.scored_leaves())
+    total = sum(
+        weight * len(one.tree.nodes[step].action_ids)
+        for one in weighted
+        for leaf, row in one.weights.items()
+        for step, weight in zip(one.tree.path(leaf)[1:], row, strict=True)
+    )
+    assert total == pytest.approx(1, abs=1e-12)
+    assert len(questions[0][0].scored_leaves()) < len(questions[0][0].leaves())
+
+
+@pytest.mark.parametrize("name", [name for name in loss_names() if name != "sft"])
+def test_every_loss_learns_from_real_rollouts(tmp_path: Path, name: str) -> None:
+    model = tiny_model(vocab_size=128)
+    questions = scored(scripted())
+    before = [p.detach().clone() for p in model.parameters()]
+    one = learner(model, tmp_path, loss=name)
+    [metrics] = one.learn(questions, 1e-3)
+    assert math.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0
+    assert one.updates == 1 and one.flat_seconds > 0 and one.compute_seconds > 0
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("correction", ["tis", "icepop", "sequence_mask"])
+def test_a_correction_takes_the_ratio_to_the_trainers_own_log_probs(
+    tmp_path: Path, correction: str
+) -> None:
+    model = tiny_model(vocab_size=128)
+    one = learner(model, tmp_path, loss_options={"correction": correction})
+    [metrics] = one.learn(scored(scripted()), 1e-3)
+    on_policy = 0 if correction == "sequence_mask" else 1  # no leaf is left
+    assert metrics["ratio_mean"] == pytest.approx(on_policy, abs=1e-5)
+    assert metrics["clip_share"] == 0
+    assert metrics["max_abs_log_ratio"] > 0.1, "the gap to the made-up log-probs is told"
+    if correction != "tis":
+        assert metrics["kept_share"] < 1, "some of them are far outside the band"
+
+
+def test_pairs_of_siblings_are_numbered_through_all_questions() -> None:
+    questions = scored(scripted())
+    trees = [tree for question in questions for tree, _ in question]
+    pairs = step_pairs(questions)
+    assert pairs and sum(weight for *_, weight in pairs) == pytest.approx(1)
+    for (tree_a, better), (tree_b, worse), _ in pairs:
+        a, b = trees[tree_a], trees[tree_b]
+        assert a.question_id == b.question_id
+        value = a.value(better), b.value(worse)
+        assert value[0] is not None and value[1] is not None and value[0] > value[1]
+
+
+def test_a_model_with_state_of_its_own_is_trained_flat_and_says_so(tmp_path: Path) -> None:
+    config = MambaConfig(vocab_size=128, hidden_size=16, num_hidden_layers=1, state_size=4)
+    model = MambaForCausalLM(config).eval()
+    with pytest.warns(PackingRefused, match="keep state that siblings would share"):
+        one = learner(model, tmp_path)
+    assert one.plan([]).attention == "flat"
+    with pytest.raises(TreegrpoError, match="attention=dense asked for, but its"):
+        learner(model, tmp_path, attention="dense")
+
+
+def test_an_episode_that_no_batch_can_hold_is_refused() -> None:
+    with pytest.raises(TreegrpoError, match="micro_batch_tokens: 100 cannot hold an episode"):
+        load_config(base={"model": "m", "env": ID, "micro_batch_tokens": 100})

@@ -1,0 +1,138 @@
+"""The table of named plug-ins: what is found, what is refused, and users' own modules."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from treegrpo.credit import credit_names, drop_credit, get_credit
+from treegrpo.envs.errors import TreegrpoError, UnknownOption
+from treegrpo.names import Names
+from treegrpo.tree import Tree
+
+OWN = """
+from treegrpo.credit import credit
+
+@credit("first_step")
+def first_step(question):
+    return [
+        {leaf: [1.0] + [0.0] * (tree.nodes[leaf].depth - 1) for leaf in tree.leaves()}
+        for tree in question
+    ]
+"""
+
+
+@pytest.fixture
+def colours() -> Names[int]:
+    names: Names[int] = Names("colour")
+    names.add("red")(1)
+    names.add("blue")(2)
+    return names
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the path; its modules are forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    loaded = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - loaded:
+        if (sys.modules[name].__file__ or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def test_names_are_found_listed_and_dropped(colours: Names[int]) -> None:
+    assert colours.names() == ["blue", "red"]
+    assert colours.get("red") == 1
+    colours.drop("red")
+    assert colours.names() == ["blue"]
+    assert colours.add("red")(3) == colours.get("red") == 3
+
+
+def test_tables_are_apart(colours: Names[int]) -> None:
+    other: Names[int] = Names("colour")
+    assert other.names() == [] and colours.names() != []
+
+
+def test_an_unknown_name_suggests_and_lists(colours: Names[int]) -> None:
+    expected = r"^Unknown colour 'bleu'\. Did you mean 'blue'\? Known: blue, red; 'module:name' .*"
+    with pytest.raises(UnknownOption, match=expected):
+        colours.get("bleu")
+    with pytest.raises(UnknownOption, match=expected):
+        colours.drop("bleu")
+    with pytest.raises(UnknownOption, match="Unknown colour ''"):
+        colours.get("")
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [("red", "the name is taken"), ("", "not empty"), ("my:own", "holds no colon")],
+)
+def test_names_that_cannot_be_registered(colours: Names[int], name: str, fault: str) -> None:
+    with pytest.raises(TreegrpoError, match=f"^Colour '{name}' asked to be registered, .*{fault}"):
+        colours.add(name)
+    assert colours.names() == ["blue", "red"] and colours.get("red") == 1
+
+
+def test_a_users_module_is_imported_for_its_plugin(folder: Path) -> None:
+    (folder / "my_credits.py").write_text(OWN)
+    try:
+        estimator = get_credit("my_credits:first_step")
+        assert "first_step" in credit_names()
+        assert get_credit("first_step") is get_credit("my_credits:first_step") is estimator
+        tree = Tree("q")
+        tree.add(None, observation_ids=[1])
+        tree.add(0)
+        tree.add(1)
+        assert estimator([tree]) == [{2: [1.0, 0.0]}]
+    finally:
+        drop_credit("my_credits:first_step")
+    assert "first_step" not in credit_names()
+
+
+def test_modules_of_packages_have_dots(colours: Names[int], folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / "__init__.py").touch()
+    (folder / "mine" / "empty.py").touch()
+    assert colours.get("mine.empty:red") == 1
+    expected = r"Unknown colour 'mine\.empty:rad'\. Importing 'mine\.empty' did not register it\."
+    with pytest.raises(UnknownOption, match=expected + r" Did you mean 'red'\?"):
+        colours.get("mine.empty:rad")
+
+
+@pytest.mark.parametrize("name", ["no_such_module_:red", "no_such_module_.part:red"])
+def test_a_module_that_is_not_there(colours: Names[int], name: str) -> None:
+    expected = r"cannot be imported \(No module named 'no_such_module_'\)\. Install it, or put"
+    with pytest.raises(UnknownOption, match=expected) as caught:
+        colours.get(name)
+    assert isinstance(caught.value.__cause__, ImportError)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import no_such_library_", r"named 'no_such_library_'"),
+        ("from math import no_such_function_", r"cannot import name 'no_such_function_'"),
+    ],
+)
+def test_an_import_that_fails_inside_the_module_is_named(
+    colours: Names[int], folder: Path, code: str, reason: str
+) -> None:
+    (folder / "needs_more.py").write_text(code + "\n")
+    with pytest.raises(UnknownOption, match=rf"'needs_more' cannot be imported \(.*{reason}"):
+        colours.get("needs_more:red")
+
+
+def test_other_errors_of_a_users_module_are_his_own(colours: Names[int], folder: Path) -> None:
+    (folder / "broken.py").write_text("1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        colours.get("broken:red")
+
+
+@pytest.mark.parametrize("name", [":red", ".mine:red", "a b:red", "mine..more:red", "a:b:red"])
+def test_what_is_no_module_name_is_refused(colours: Names[int], name: str) -> None:
+    with pytest.raises(UnknownOption, match="is not the name of a module"):
+        colours.get(name)

@@ -1,0 +1,302 @@
+"""The learner: scored trees -> weights -> packed batches -> loss -> new weights.
+
+It owns the optimiser and the reference policy, and decides nothing by the clock: the same trees
+and settings make the same update, however often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from treegrpo.attention import get_attention
+from treegrpo.bound import Bound, ModelSizes, bound
+from treegrpo.config import TrainConfig
+from treegrpo.credit import Credit
+from treegrpo.credit.preferences import sibling_preferences
+from treegrpo.gradients import Gradients, StepPair, accumulate
+from treegrpo.logprobs import FLAT, WHOLE, edge_dtype, token_logps
+from treegrpo.losses import get_loss, summarise
+from treegrpo.pack import PackedBatch, Weighted, pack, split
+from treegrpo.plan import Plan, plan
+from treegrpo.selfcheck import Support, supported
+from treegrpo.tree import Tree
+from treegrpo.weighting import get_weighting, token_weights
+
+ScoredTree: TypeAlias = tuple[Tree, Credit]
+Question: TypeAlias = Sequence[ScoredTree]
+"""All trees of one question with their credit."""
+
+BACKENDS = {"cpu": ("segments", "dense"), "cuda": ("varlen", "flex", "segments")}
+"""What `attention=auto` chooses from, by type of device; flat rows come on top."""
+
+
+class PackingRefused(UserWarning):
+    """A model is trained on flat rows, because packed ones would train it wrongly."""
+
+
+class UpdateSkipped(UserWarning):
+    """An update was left out, because its loss or gradient is not finite."""
+
+
+class Learner:
+    """Updates a model from rollout trees.
+
+    Args:
+        model: a causal language model on its device; stays in eval mode: with dropout the
+            policy that is trained would not be the one that sampled.
+        config: settings of the run.
+        save_bad_batch: called with the tensors of a batch whose loss or gradient is not
+            finite; returns where they were written.
+
+    Raises:
+        TreegrpoError: an attention backend that does not train this model right.
+    """
+
+    def __init__(
+        self, model: Any, config: TrainConfig, save_bad_batch: Callable[[dict[str, Any]], str]
+    ) -> None:
+        self.model, self.config = model, config
+        self.optimiser: torch.optim.Optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        )
+        self.updates = 0
+        """Updates made so far: the version of the weights."""
+        self._save_bad_batch = save_bad_batch
+        self._loss = get_loss(config.loss)
+        needs_reference = config.loss_options.kl_beta > 0
+        self._reference = copy.deepcopy(model).requires_grad_(False) if needs_reference else None
+        self._need_all = needs_reference or self._loss.over_pairs
+        self._sizes = ModelSizes.of(model)
+        self._support, self._ways = _ways(model, config)
+        self.compute_seconds = 0.0
+        """Seconds of forward and backward passes in the last step."""
+        self._flat_flops = self._flat_flops_per_s = 0.0
+
+    def learn(self, questions: Sequence[Question], rate: float) -> list[dict[str, float]]:
+        """Return the metrics of each update of a step; changes the weights in place."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self._flat_flops = self.compute_seconds = 0.0
+        parts = self.config.minibatches
+        bounds = [len(questions) * i // parts for i in range(parts + 1)]
+        minibatches = [
+            _Minibatch(self, questions[first:last]) for first, last in itertools.pairwise(bounds)
+        ]
+        return [self._update(one) for _ in range(self.config.epochs) for one in minibatches]
+
+    @property
+    def flat_seconds(self) -> float:
+        """What compute_seconds would have been on flat rows, about."""
+        return self._flat_flops / self._flat_flops_per_s if self._flat_flops_per_s else 0.0
+
+    def log_probs(self, model: Any, attention: str) -> Callable[[PackedBatch], Tensor]:
+        """Return the function batch -> logp_E of a model."""
+        temperature = self.config.temperature
+        return lambda batch: token_logps(model, batch, temperature, attention)
+
+    def plan(self, trees: Sequence[Weighted]) -> Plan:
+        """Return how these trees are computed."""
+        return plan(
+            trees,
+            self._sizes,
+            ways=self._ways,
+            max_tokens=self.config.micro_batch_tokens,
+            need_all=self._need_all,
+        )
+
+    def batches(self, chosen: Plan) -> list[PackedBatch]:
+        """Return the batches of a plan, with all log-probs that stay fixed during the step."""
+        batches = pack(
+            chosen.parts,
+            max_tokens=self.config.micro_batch_tokens,
+            row_tokens=chosen.row_tokens,
+            dtype=edge_dtype(self.model.dtype),
+            device=self.model.device,
+        )
+        with torch.no_grad():
+            if self._reference is not None:
+                of_reference = self.log_probs(self._reference, chosen.attention)
+                batches = [_with(batch, ref_logp_E=of_reference(batch)) for batch in batches]
+            if self.config.loss_options.correction != "none":
+                own = self.log_probs(self.model, chosen.attention)
+                batches = [
+                    _with(batch, old_logp_E=own(batch), sampler_logp_E=batch.edges.old_logp_E)
+                    for batch in batches
+                ]
+        return batches
+
+    def bound(self, trees: Sequence[Weighted]) -> Bound:
+        """Return what training these trees takes at least."""
+        leaves = [one.leaves(need_all=self._need_all) for one in trees]
+        return bound([one.tree for one in trees], self._sizes, leaves)
+
+    def _update(self, minibatch: _Minibatch) -> dict[str, float]:
+        """Make one optimiser update, and return its metrics; none where nothing is learned."""
+        if not minibatch.batches:
+            return {}
+        if not self._flat_flops_per_s:
+            self._flat_flops_per_s = self._measure_flat(minibatch.trees)
+        self.optimiser.zero_grad(set_to_none=True)
+        log_probs = self.log_probs(self.model, minibatch.plan.attention)
+        options = self.config.loss_options
+        started = time.perf_counter()
+        found = accumulate(minibatch.batches, log_probs, self._loss, options, minibatch.step_pairs)
+        self.compute_seconds += time.perf_counter() - started
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        if not (math.isfinite(found.loss) and bool(torch.isfinite(norm))):
+            self._skip(minibatch.batches, found, float(norm))
+            return {"skipped_updates": 1.0}
+        self.optimiser.step()
+        self.updates += 1
+        limit = minibatch.bound
+        self._flat_flops += limit.flat_flops
+        return {
+            "loss": found.loss,
+            "grad_norm": float(norm),
+            "trained_leaves": float(minibatch.num_leaves),
+            "packed_updates": float(minibatch.plan.attention not in (FLAT, WHOLE)),
+            "trained_tokens": float(limit.unique_tokens),
+            "trained_tokens_flat": float(limit.flat_tokens),
+            "speedup_limit": limit.limit,
+            **summarise(found.metrics),
+        }
+
+    def _skip(self, batches: Sequence[PackedBatch], found: Gradients, norm: float) -> None:
+        """Keep the weights as they are, and what made the update impossible."""
+        self.optimiser.zero_grad(set_to_none=True)
+        where = self._save_bad_batch(
+            {
+                "loss": found.loss,
+                "grad_norm": norm,
+                "weight_version": self.updates,
+                "batches": [_tensors(batch) for batch in batches],
+            }
+        )
+        warnings.warn(
+            f"An update was to be made, but its loss is {found.loss:g} and its gradient norm "
+            f"{norm:g}: it was left out, and the weights are as before. The batch is in "
+            f"'{where}'. If this goes on, lower lr or grad_clip.",
+            UpdateSkipped,
+            stacklevel=2,
+        )
+
+    def _measure_flat(self, trees: Sequence[Weighted]) -> float:
+        """Return the operations per second of flat rows, from one batch of them."""
+        max_tokens = self.config.micro_batch_tokens
+        parts = split(trees, max_tokens, share=False, need_all=self._need_all)
+        batch = pack(
+            parts,
+            max_tokens=max_tokens,
+            row_tokens=1,
+            dtype=edge_dtype(self.model.dtype),
+            device=self.model.device,
+        )[0]
+        log_probs = self.log_probs(self.model, self._support.flat)
+        seconds = float("inf")
+        for _ in range(2):  # the first one warms up
+            started = time.perf_counter()
+            log_probs(batch).sum().backward()
+            if self.model.device.type == "cuda":
+                torch.cuda.synchronize(self.model.device)
+            seconds = min(seconds, time.perf_counter() - started)
+        num_rows, width = batch.ids_BU.shape
+        pairs = num_rows * width * (width + 1) // 2
+        return self._sizes.flops(num_rows * width, len(batch.target_E), pairs) / seconds
+
+
+class _Minibatch:
+    """The trees of one update, and all that is computed from them once a step."""
+
+    def __init__(self, learner: Learner, questions: Sequence[Question]) -> None:
+        self.trees = weigh(questions, learner.config)
+        self.plan = learner.plan(self.trees)
+        self.batches = learner.batches(self.plan)
+        self.bound = learner.bound(self.trees)
+        self.num_leaves = sum(batch.edges.branches.num_leaves for batch in self.batches)
+        over_pairs = get_loss(learner.config.loss).over_pairs
+        self.step_pairs = step_pairs(questions) if over_pairs else []
+
+
+def weigh(questions: Sequence[Question], config: TrainConfig) -> list[Weighted]:
+    """Return all trees of an update with the weight of each token."""
+    pairs = [pair for question in questions for pair in question]
+    weighting = get_weighting(config.weighting)
+    shares = [one for q in questions for one in weighting([tree for tree, _ in q])]
+    normaliser = config.normaliser or get_loss(config.loss).defaults.normaliser
+    trees = [tree for tree, _ in pairs]
+    weights = token_weights(shares, trees, normaliser, config.max_context_tokens)
+    return [
+        Weighted(tree, credit, weight)
+        for (tree, credit), weight in zip(pairs, weights, strict=True)
+    ]
+
+
+def step_pairs(questions: Sequence[Question]) -> list[StepPair]:
+    """Return all preferences between siblings, of equal weight, by index of tree and node."""
+    pairs: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    first = 0
+    for question in questions:
+        for one in sibling_preferences([tree for tree, _ in question]):
+            better, worse = one.better, one.worse
+            pairs.append(((first + better[0], better[1]), (first + worse[0], worse[1])))
+        first += len(question)
+    return [(better, worse, 1.0 / len(pairs)) for better, worse in pairs]
+
+
+def _ways(model: Any, config: TrainConfig) -> tuple[Support, list[str]]:
+    """Return what the model supports and what the setting allows of it.
+
+    Raises:
+        TreegrpoError: a backend asked for by name that would train the model wrongly.
+    """
+    if config.attention == FLAT:
+        support = supported(model, [], config.max_context_tokens)
+        return support, [support.flat]
+    if config.attention != "auto":
+        get_attention(config.attention)
+        support = supported(model, [config.attention], config.max_context_tokens)
+        support.require(config.attention, config.model)
+        return support, [config.attention]
+    support = supported(model, BACKENDS[model.device.type], config.max_context_tokens)
+    if not support.backends:
+        why = next(iter(support.reasons.values()))
+        warnings.warn(
+            f"Training '{config.model}' packed was tried, but {why}. It is trained on flat rows "
+            "instead: as exact, but each shared prefix once per leaf. attention=flat says so.",
+            PackingRefused,
+            stacklevel=3,
+        )
+    return support, [*support.backends, support.flat]
+
+
+def _with(batch: PackedBatch, **fields: Tensor) -> PackedBatch:
+    return replace(batch, edges=batch.edges.replace(**fields))
+
+
+def _tensors(batch: PackedBatch) -> dict[str, Tensor]:
+    """Return a batch as plain tensors."""
+    edges, branches = batch.edges, batch.edges.branches
+    tensors = {
+        "ids_BU": batch.ids_BU,
+        "position_BU": batch.layout.position_BU,
+        "leave_BU": batch.layout.leave_BU,
+        "predictor_E": batch.predictor_E,
+        "target_E": batch.target_E,
+        "old_logp_E": edges.old_logp_E,
+        "step_E": edges.step_E,
+        "leaf_P": branches.leaf_P,
+        "step_P": branches.step_P,
+        "weight_P": branches.weight_P,
+        "adv_P": branches.adv_P,
+    }
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
