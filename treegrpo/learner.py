@@ -75,7 +75,7 @@ class Learner:
         self._loss = get_loss(config.loss)
         needs_reference = config.loss_options.kl_beta > 0
         self._reference = copy.deepcopy(model).requires_grad_(False) if needs_reference else None
-        self._need_all = needs_reference or self._loss.over_pairs
+        self._need_all = needs_reference or not self._loss.is_policy
         self._sizes = ModelSizes.of(model)
         self._support, self._ways = _ways(model, config)
         self.compute_seconds = 0.0
@@ -242,13 +242,18 @@ def weigh(questions: Sequence[Question], config: TrainConfig) -> list[Weighted]:
 
 
 def step_pairs(questions: Sequence[Question]) -> list[StepPair]:
-    """Return all preferences between siblings, of equal weight, by index of tree and node."""
+    """Return all preferences between siblings, of equal weight, by index of tree and node.
+
+    A step without sampled tokens has no log-prob to prefer, so its pairs are left out.
+    """
     pairs: list[tuple[tuple[int, int], tuple[int, int]]] = []
     first = 0
     for question in questions:
-        for one in sibling_preferences([tree for tree, _ in question]):
-            better, worse = one.better, one.worse
-            pairs.append(((first + better[0], better[1]), (first + worse[0], worse[1])))
+        trees = [tree for tree, _ in question]
+        for one in sibling_preferences(trees):
+            (tree_a, better), (tree_b, worse) = one.better, one.worse
+            if trees[tree_a].nodes[better].action_ids and trees[tree_b].nodes[worse].action_ids:
+                pairs.append(((first + tree_a, better), (first + tree_b, worse)))
         first += len(question)
     return [(better, worse, 1.0 / len(pairs)) for better, worse in pairs]
 

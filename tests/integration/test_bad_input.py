@@ -194,7 +194,7 @@ CASES: dict[str, tuple[Sequence[str], tuple[str, str, str]]] = {
     "unknown credit": (
         ["train", "--model", "model", "--env", ENV, "credit=grup"], ("grup", "group", "'group'"),
     ),
-    "unknown loss": ([*TRAIN, "loss=gpro"], ("gpro", "Did you mean 'grpo'", "grpo")),
+    "unknown loss": ([*TRAIN, "loss=grppo"], ("grppo", "Did you mean 'grpo'", "grpo")),
     "unknown normaliser": ([*TRAIN, "normaliser=tokens"], ("tokens", "token_mean", "token_mean")),
     "unknown split": ([*TRAIN, "split=tset"], ("tset", "train, test", "Did you mean 'test'")),
     "difficulty there is not": (

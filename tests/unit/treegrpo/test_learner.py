@@ -141,6 +141,15 @@ def test_pairs_of_siblings_are_numbered_through_all_questions() -> None:
         assert value[0] is not None and value[1] is not None and value[0] > value[1]
 
 
+def test_a_step_without_sampled_tokens_is_in_no_pair() -> None:
+    tree = Tree("q")
+    tree.add(None, observation_ids=[1])
+    tree.add(0, action_ids=[2], action_logps=[-1.0], reward=1.0, terminated=True)
+    tree.add(0, reward=0.0, terminated=True)
+    tree.add(0, action_ids=[3], action_logps=[-1.0], reward=0.5, terminated=True)
+    assert step_pairs([scored([[tree]])[0]]) == [((0, 1), (0, 3), 1.0)]
+
+
 def test_a_model_with_state_of_its_own_is_trained_flat_and_says_so(tmp_path: Path) -> None:
     config = MambaConfig(vocab_size=128, hidden_size=16, num_hidden_layers=1, state_size=4)
     model = MambaForCausalLM(config).eval()
