@@ -6,6 +6,7 @@ meanwhile meets all of them.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,10 @@ Timed: TypeAlias = Callable[[], float]
 """Does the work of one path once and returns its seconds."""
 
 TRL = "trl"
+
+DETAIL_TOKENS = 1024
+"""Trees of more unique tokens are timed on the trainer's choice and the flat paths alone: the
+other backends, TRL and the check of every gradient in float64 take minutes each there."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,13 @@ def measure(bench: Bench, cell: Cell) -> list[Row]:
     """Return a row of times for every path, and a row of each check of the gradients."""
     tree = grow(cell, bench.model.config.vocab_size)
     set_old_logps(bench.model, [tree])
-    checks = gradient_rows(bench, tree)  # also warms every path up
+    is_detailed = cell.unique_tokens <= DETAIL_TOKENS
+    if not is_detailed:
+        auto = next(path for path in bench.packed if path.name == AUTO)
+        bench = dataclasses.replace(bench, packed=[auto], trl=None)
+    checks = gradient_rows(bench, tree) if is_detailed else []
+    for train_once in _timed(bench, tree).values():
+        train_once()  # warms the path up
     work = bound([tree.tree], ModelSizes.of(bench.model))
     shared: Row = {
         "shape": cell.shape,

@@ -23,6 +23,7 @@ from treegrpo.bound import Bound, ModelSizes, bound
 from treegrpo.config import TrainConfig
 from treegrpo.credit import Credit
 from treegrpo.credit.preferences import sibling_preferences
+from treegrpo.envs.errors import TreegrpoError
 from treegrpo.gradients import Gradients, StepPair, accumulate
 from treegrpo.logprobs import FLAT, WHOLE, edge_dtype, token_logps
 from treegrpo.losses import get_loss, summarise
@@ -105,7 +106,13 @@ class Learner:
         return lambda batch: token_logps(model, batch, temperature, attention)
 
     def plan(self, trees: Sequence[Weighted]) -> Plan:
-        """Return how these trees are computed."""
+        """Return how these trees are computed.
+
+        Raises:
+            TreegrpoError: a path longer than the model's context or than a batch may be.
+        """
+        for one in trees:
+            self._require_context(one)
         return plan(
             trees,
             self._sizes,
@@ -170,6 +177,19 @@ class Learner:
             "speedup_limit": limit.limit,
             **summarise(found.metrics),
         }
+
+    def _require_context(self, one: Weighted) -> None:
+        config = self.model.config.get_text_config(decoder=True)
+        limit = getattr(config, "max_position_embeddings", None)
+        for leaf in one.weights:
+            length = sum(one.tree.nodes[step].num_tokens for step in one.tree.path(leaf))
+            if limit is not None and length > limit:
+                raise TreegrpoError(
+                    f"Leaf {leaf} of tree {one.tree.tree_id} of question "
+                    f"'{one.tree.question_id}' is to be trained, but its path has {length} tokens "
+                    f"and the model {limit} positions. Lower max_context_tokens, or use another "
+                    "model."
+                )
 
     def _skip(self, batches: Sequence[PackedBatch], found: Gradients, norm: float) -> None:
         """Keep the weights as they are, and what made the update impossible."""

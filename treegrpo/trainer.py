@@ -94,6 +94,7 @@ class Trainer:
         self.model, self.tokenizer = load_model(
             self.config.model, dtype=self.config.dtype, device=self.config.device
         )
+        self.engine = HFEngine(self.model, version=self.position.updates)
         self.chat = ChatFormat(self.tokenizer)
         # Gymnasium's checker is for development; after a failed reset it breaks every step.
         options: dict[str, Any] = {"disable_env_checker": True, **self.config.env_kwargs}
@@ -105,7 +106,6 @@ class Trainer:
         self._learner.updates = self.position.updates
         if tensors is not None:
             self._load(tensors)
-        self.engine = HFEngine(self.model, version=self.position.updates)
         self._scheduler = Scheduler(
             self.engine, self.chat, self.pool, _rollout_settings(self.config)
         )
@@ -293,7 +293,7 @@ class Trainer:
         lengths = [
             len(self.chat.opening_ids(o.messages, tools)) for o in posed if isinstance(o, Opening)
         ]
-        model_limit = int(self.model.config.get_text_config(decoder=True).max_position_embeddings)
+        model_limit = self.engine.max_length
         limit = min(self.config.max_context_tokens, model_limit)
         if lengths and min(lengths) + self.config.max_action_tokens > limit:
             raise TreegrpoError(

@@ -160,6 +160,15 @@ def test_a_model_with_state_of_its_own_is_trained_flat_and_says_so(tmp_path: Pat
         learner(model, tmp_path, attention="dense")
 
 
+def test_tokens_beyond_the_models_context_are_refused(tmp_path: Path) -> None:
+    tree = Tree("long")
+    tree.add(None, observation_ids=[1] * 510)
+    tree.add(0, action_ids=[2] * 3, action_logps=[-1.0] * 3, terminated=True)
+    one = learner(tiny_model(vocab_size=128), tmp_path, max_context_tokens=4096)
+    with pytest.raises(TreegrpoError, match="path has 513 tokens and the model 512 positions"):
+        one.learn([[(tree, {1: [1.0]})]], 1e-3)
+
+
 def test_an_episode_that_no_batch_can_hold_is_refused() -> None:
     with pytest.raises(TreegrpoError, match="micro_batch_tokens: 100 cannot hold an episode"):
         load_config(base={"model": "m", "env": ID, "micro_batch_tokens": 100})
