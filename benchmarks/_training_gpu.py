@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,13 +33,13 @@ from benchmarks._training_paths import (
     train_plainly,
 )
 from benchmarks._training_trees import Cell, grow
-from treegrpo.attention import TreeLayout, attention_names, tree_attention
+from treegrpo.attention import attention_names, tree_attention
+from treegrpo.attention.flex import block_efficiency
 from treegrpo.bound import Bound, ModelSizes, bound
 from treegrpo.logprobs import FLAT
 from treegrpo.pack import Weighted
 
 SHARING = 4.0
-BLOCK = 128
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}
 """Dense bfloat16, by part of the device's name, without sparsity."""
 DENSE_TOKENS = 8_192
@@ -155,34 +155,18 @@ def error_rows(config: Any, plan: GpuPlan) -> Iterator[Row]:
     del exact
     _free(plan.device)
     whole = sum(float(g.square().sum()) for g in wanted.values()) ** 0.5
-    flat_error = 0.0
+    flat_error = float("inf")
     for path in _paths(plan, plan.error_tokens):
         train(model, [tree], path, _longest(tree))
         found = gradients(model)
         squares = sum(float((found[name] - g).square().sum()) for name, g in wanted.items())
         error = squares**0.5 / whole
         if path.name in BASELINES:
-            flat_error = max(flat_error, error)
+            flat_error = min(flat_error, error)
             yield {"path": path.name, "grad_error": error}
         else:
-            ratio = error / flat_error if flat_error else float("nan")
+            ratio = error / flat_error
             yield {"path": path.name, "grad_error": error, "error_ratio": ratio}
-
-
-def block_efficiency(layout: TreeLayout, block: int = BLOCK) -> float:
-    """Return needed (query, key) pairs / pairs in blocks that hold at least one of them."""
-    covered = 0
-    leaves = cast("list[list[int]]", layout.leave_BU.tolist())
-    for leave, segments in zip(leaves, layout.segments, strict=True):
-        tokens = segments[-1].stop if segments else 0
-        blocks = -(-tokens // block)
-        # Column j of keys meets the query blocks first to last: a difference array, summed.
-        edges = np.zeros((blocks, blocks + 1), dtype=np.int64)
-        for key in range(tokens):
-            edges[key // block, key // block] += 1
-            edges[key // block, (leave[key] - 1) // block + 1] -= 1
-        covered += int((edges.cumsum(axis=1) > 0).sum()) * block**2
-    return layout.num_pairs / covered if covered else 1.0
 
 
 def _size_rows(model: Any, plan: GpuPlan, size: int) -> Iterator[Row]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from treegrpo.edges import Preferences, concatenate
+from treegrpo.envs.errors import TreegrpoError
 from treegrpo.losses import Loss, LossOptions
 from treegrpo.pack import PackedBatch
 
@@ -90,6 +91,12 @@ def _located(
     number: dict[tuple[int, int], int] = {}
     for index, step in enumerate(step for batch in batches for step in batch.steps):
         number.setdefault(step, index)
+    for better, worse, _ in pairs:
+        if better not in number or worse not in number:
+            raise TreegrpoError(
+                f"A loss over pairs of steps was asked for, but of the pair {better}, {worse} a "
+                "step is in no batch. Keep both steps of a pair on one rank, with all leaves."
+            )
     better, worse = [number[pair[0]] for pair in pairs], [number[pair[1]] for pair in pairs]
     return Preferences(
         torch.tensor(better, dtype=torch.long, device=like.device),

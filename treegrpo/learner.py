@@ -27,7 +27,7 @@ from treegrpo.envs.errors import TreegrpoError
 from treegrpo.gradients import Gradients, StepPair, accumulate
 from treegrpo.logprobs import FLAT, WHOLE, edge_dtype, token_logps
 from treegrpo.losses import get_loss, summarise
-from treegrpo.pack import PackedBatch, Weighted, pack, split
+from treegrpo.pack import PackedBatch, Weighted, pack, span, split
 from treegrpo.plan import Plan, plan
 from treegrpo.selfcheck import Support, supported
 from treegrpo.tree import Tree
@@ -53,7 +53,7 @@ class Learner:
     """Updates a model from rollout trees.
 
     Args:
-        model: a causal language model on its device; stays in eval mode: with dropout the
+        model: a causal language model on its device; put into eval mode: with dropout the
             policy that is trained would not be the one that sampled.
         config: settings of the run.
         save_bad_batch: called with the tensors of a batch whose loss or gradient is not
@@ -66,7 +66,7 @@ class Learner:
     def __init__(
         self, model: Any, config: TrainConfig, save_bad_batch: Callable[[dict[str, Any]], str]
     ) -> None:
-        self.model, self.config = model, config
+        self.model, self.config = model.eval(), config
         self.optimiser: torch.optim.Optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
         )
@@ -93,7 +93,11 @@ class Learner:
         minibatches = [
             _Minibatch(self, questions[first:last]) for first, last in itertools.pairwise(bounds)
         ]
-        return [self._update(one) for _ in range(self.config.epochs) for one in minibatches]
+        updates = [self._update(one) for _ in range(self.config.epochs) for one in minibatches]
+        for later in updates[1:]:  # after an update the policy has moved: no gap to the sampler
+            for name in ("max_abs_log_ratio", "kl_sampler"):
+                later.pop(name, None)
+        return updates
 
     @property
     def flat_seconds(self) -> float:
@@ -149,13 +153,15 @@ class Learner:
 
     def _update(self, minibatch: _Minibatch) -> dict[str, float]:
         """Make one optimiser update, and return its metrics; none where nothing is learned."""
-        if not minibatch.batches:
+        if not minibatch.teaches:
             return {}
         if not self._flat_flops_per_s:
             self._flat_flops_per_s = self._measure_flat(minibatch.trees)
         self.optimiser.zero_grad(set_to_none=True)
         log_probs = self.log_probs(self.model, minibatch.plan.attention)
         options = self.config.loss_options
+        limit = minibatch.bound
+        self._flat_flops += limit.flat_flops
         started = time.perf_counter()
         found = accumulate(minibatch.batches, log_probs, self._loss, options, minibatch.step_pairs)
         self.compute_seconds += time.perf_counter() - started
@@ -165,8 +171,6 @@ class Learner:
             return {"skipped_updates": 1.0}
         self.optimiser.step()
         self.updates += 1
-        limit = minibatch.bound
-        self._flat_flops += limit.flat_flops
         return {
             "loss": found.loss,
             "grad_norm": float(norm),
@@ -181,8 +185,8 @@ class Learner:
     def _require_context(self, one: Weighted) -> None:
         config = self.model.config.get_text_config(decoder=True)
         limit = getattr(config, "max_position_embeddings", None)
-        for leaf in one.weights:
-            length = sum(one.tree.nodes[step].num_tokens for step in one.tree.path(leaf))
+        for leaf in one.leaves(need_all=self._need_all):
+            length = span(one, 0, [leaf]).tokens
             if limit is not None and length > limit:
                 raise TreegrpoError(
                     f"Leaf {leaf} of tree {one.tree.tree_id} of question "
@@ -205,7 +209,7 @@ class Learner:
         warnings.warn(
             f"An update was to be made, but its loss is {found.loss:g} and its gradient norm "
             f"{norm:g}: it was left out, and the weights are as before. The batch is in "
-            f"'{where}'. If this goes on, lower lr or grad_clip.",
+            f"'{where}'. If this goes on, lower lr, or look at the loss and the model's weights.",
             UpdateSkipped,
             stacklevel=2,
         )
@@ -214,8 +218,9 @@ class Learner:
         """Return the operations per second of flat rows, from one batch of them."""
         max_tokens = self.config.micro_batch_tokens
         parts = split(trees, max_tokens, share=False, need_all=self._need_all)
+        longest = max(part.tokens for part in parts)
         batch = pack(
-            parts,
+            parts[: max(1, max_tokens // longest)],
             max_tokens=max_tokens,
             row_tokens=1,
             dtype=edge_dtype(self.model.dtype),
@@ -245,6 +250,7 @@ class _Minibatch:
         self.num_leaves = sum(batch.edges.branches.num_leaves for batch in self.batches)
         over_pairs = get_loss(learner.config.loss).over_pairs
         self.step_pairs = step_pairs(questions) if over_pairs else []
+        self.teaches = bool(self.step_pairs if over_pairs else self.batches)
 
 
 def weigh(questions: Sequence[Question], config: TrainConfig) -> list[Weighted]:
@@ -264,7 +270,8 @@ def weigh(questions: Sequence[Question], config: TrainConfig) -> list[Weighted]:
 def step_pairs(questions: Sequence[Question]) -> list[StepPair]:
     """Return all preferences between siblings, of equal weight, by index of tree and node.
 
-    A step without sampled tokens has no log-prob to prefer, so its pairs are left out.
+    Left out are the pairs of a step without sampled tokens, which has no log-prob to prefer,
+    and those of two equal actions, whose difference in value is luck.
     """
     pairs: list[tuple[tuple[int, int], tuple[int, int]]] = []
     first = 0
@@ -272,7 +279,9 @@ def step_pairs(questions: Sequence[Question]) -> list[StepPair]:
         trees = [tree for tree, _ in question]
         for one in sibling_preferences(trees):
             (tree_a, better), (tree_b, worse) = one.better, one.worse
-            if trees[tree_a].nodes[better].action_ids and trees[tree_b].nodes[worse].action_ids:
+            one_ids = trees[tree_a].nodes[better].action_ids
+            other_ids = trees[tree_b].nodes[worse].action_ids
+            if one_ids and other_ids and one_ids != other_ids:
                 pairs.append(((first + tree_a, better), (first + tree_b, worse)))
         first += len(question)
     return [(better, worse, 1.0 / len(pairs)) for better, worse in pairs]
@@ -292,7 +301,9 @@ def _ways(model: Any, config: TrainConfig) -> tuple[Support, list[str]]:
         support = supported(model, [config.attention], config.max_context_tokens)
         support.require(config.attention, config.model)
         return support, [config.attention]
-    support = supported(model, BACKENDS[model.device.type], config.max_context_tokens)
+    support = supported(
+        model, BACKENDS.get(model.device.type, ("segments", "dense")), config.max_context_tokens
+    )
     if not support.backends:
         why = next(iter(support.reasons.values()))
         warnings.warn(
@@ -324,4 +335,7 @@ def _tensors(batch: PackedBatch) -> dict[str, Tensor]:
         "weight_P": branches.weight_P,
         "adv_P": branches.adv_P,
     }
+    for name in ("ref_logp_E", "sampler_logp_E", "factor_E"):
+        if (tensor_E := getattr(edges, name)) is not None:
+            tensors[name] = tensor_E
     return {name: tensor.cpu() for name, tensor in tensors.items()}

@@ -25,8 +25,8 @@ FLAT = "flat"
 WHOLE = "whole"
 """The same through the whole model, head and all that follows it: all logits at once."""
 
-LOGITS_AT_ONCE = 2**24
-"""Most logits held at a time: 64 MiB in float32."""
+LOGITS_AT_ONCE = {"cpu": 2**24, "cuda": 2**28}
+"""Most logits held at a time, by type of device: 64 MiB and 1 GiB in float32."""
 
 
 def token_logps(
@@ -35,7 +35,7 @@ def token_logps(
     temperature: float,
     attention: str,
     *,
-    logits_at_once: int = LOGITS_AT_ONCE,
+    logits_at_once: int | None = None,
 ) -> Tensor:
     """Return logp_E, the log-prob of each edge's target in float32 or better.
 
@@ -44,7 +44,7 @@ def token_logps(
         batch: on the model's device.
         temperature: log-probs are those of the tempered distribution.
         attention: name of a backend, or FLAT or WHOLE.
-        logits_at_once: most logits in memory together.
+        logits_at_once: most logits in memory together; None takes LOGITS_AT_ONCE.
 
     Raises:
         TreegrpoError: FLAT or WHOLE for rows that branch.
@@ -57,6 +57,8 @@ def token_logps(
     hidden_BUD = _hidden(model, batch, attention)
     hidden_ED = hidden_BUD.flatten(0, 1)[batch.predictor_E]
     head = model.get_output_embeddings()
+    if logits_at_once is None:
+        logits_at_once = LOGITS_AT_ONCE.get(hidden_ED.device.type, LOGITS_AT_ONCE["cpu"])
     rows = max(1, logits_at_once // head.weight.shape[0])
     if len(hidden_ED) <= rows:
         return _chunk_logps(head, hidden_ED, batch.target_E, temperature)

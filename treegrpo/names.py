@@ -85,8 +85,9 @@ class Names(Generic[T]):
             )
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except Exception as error:  # a user's module may raise anything
             raise UnknownOption(
                 f"{self.kind.capitalize()} '{name}' asked for, but module '{module}' cannot be "
-                f"imported ({error}). Install it, or put its folder on PYTHONPATH."
+                f"imported ({type(error).__name__}: {error}). Correct it, install it, or put its "
+                "folder on the path: PYTHONPATH=. treegrpo ..."
             ) from error

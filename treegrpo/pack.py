@@ -62,9 +62,14 @@ class Part:
     leaves: list[int]
     nodes: list[int]
     """Ids in depth-first order, the root first."""
+    kept: dict[int, int]
+    """Tokens of each node: all, or none of an observation that nothing follows."""
     tokens: int
     pairs: int
     """(token, ancestor or self) pairs: the sum of depth + 1 over the tokens."""
+
+    rectangles: int
+    """(query, key) pairs of its segments: their own columns times their path's."""
 
     @property
     def cost(self) -> float:
@@ -143,22 +148,51 @@ def pack(
 
 
 def span(source: Weighted, number: int, leaves: Sequence[int]) -> Part:
-    """Return the subtree of the paths to `leaves`, depth first."""
+    """Return the subtree of the paths to `leaves`, depth first.
+
+    An observation that nothing follows is left out: it ended its episode, and may be longer
+    than any context.
+    """
     tree = source.tree
     wanted = {node for leaf in leaves for node in tree.path(leaf)}
+    kept = _kept(tree, wanted)
     nodes: list[int] = []
-    tokens = pairs = 0
+    tokens = pairs = rectangles = owned = 0
+    ends = set(leaves)
     end = dict[int, int]()
     stack = [0] if wanted else []
     while stack:
         node = tree.nodes[stack.pop()]
         nodes.append(node.id)
         start = 0 if node.parent is None else end[node.parent]
-        end[node.id] = start + node.num_tokens
-        tokens += node.num_tokens
-        pairs += node.num_tokens * (start + end[node.id] + 1) // 2
+        end[node.id] = start + kept[node.id]
+        tokens += kept[node.id]
+        pairs += kept[node.id] * (start + end[node.id] + 1) // 2
+        if node.id in ends:
+            rectangles += (tokens - owned) * end[node.id]
+            owned = tokens
         stack += [child for child in reversed(node.children) if child in wanted]
-    return Part(source, number, list(leaves), nodes, tokens, pairs)
+    return Part(source, number, list(leaves), nodes, kept, tokens, pairs, rectangles)
+
+
+def _kept(tree: Tree, wanted: set[int]) -> dict[int, int]:
+    """Return how many tokens of each node are computed: an observation only if a token follows.
+
+    A step for which the context had no room is an empty node under that observation.
+    """
+    followed = set[int]()
+    kept: dict[int, int] = {}
+    for name in sorted(wanted, reverse=True):  # children have larger ids
+        node = tree.nodes[name]
+        is_whole = (
+            node.parent is None
+            or name in followed
+            or not any(child in wanted for child in node.children)
+        )
+        kept[name] = node.num_tokens if is_whole else len(node.action_ids)
+        if node.parent is not None and (name in followed or node.num_tokens):
+            followed.add(node.parent)
+    return kept
 
 
 def cut(source: Weighted, number: int, leaves: Sequence[int], max_tokens: int) -> list[Part]:
@@ -167,17 +201,18 @@ def cut(source: Weighted, number: int, leaves: Sequence[int], max_tokens: int) -
     The path to a cut stands in the parts on both sides. A single path may be longer.
     """
     wanted = set(leaves)
-    ordered = [node for node in span(source, number, leaves).nodes if node in wanted]
+    whole = span(source, number, leaves)
+    ordered = [node for node in whole.nodes if node in wanted]
     tree, parts, first = source.tree, list[Part](), 0
     inside: set[int] = set()
     tokens = 0
     for at, leaf in enumerate(ordered):
         path = tree.path(leaf)
-        new = sum(tree.nodes[node].num_tokens for node in path if node not in inside)
+        new = sum(whole.kept[node] for node in path if node not in inside)
         if inside and tokens + new > max_tokens:
             parts.append(span(source, number, ordered[first:at]))
             first, inside = at, set[int]()
-            tokens, new = 0, sum(tree.nodes[node].num_tokens for node in path)
+            tokens, new = 0, sum(whole.kept[node] for node in path)
         inside.update(path)
         tokens += new
     return [*parts, span(source, number, ordered[first:])] if ordered else []
@@ -268,7 +303,7 @@ def _lay_out_tokens(row: _Row, part: Part) -> dict[int, tuple[int, int]]:
     first_step = len(row.steps)
     for number, name in enumerate(part.nodes):
         node, start = tree.nodes[name], len(row.ids)
-        ids = node.action_ids + node.observation_ids
+        ids = (node.action_ids + node.observation_ids)[: part.kept[name]]
         row.ids += ids
         row.position += range(depth[node.parent], depth[node.parent] + len(ids))
         if node.action_ids:
@@ -379,7 +414,8 @@ def _require_sampled_ids(tree: Tree, name: int, ids: Sequence[int]) -> None:
     node = tree.nodes[name]
     above = "" if node.parent is None else tree.nodes[node.parent].content_hash
     split = len(node.action_ids)
-    if node_hash(above, ids[:split], ids[split:]) != node.content_hash:
+    left_out = node.observation_ids[max(0, len(ids) - split) :]
+    if node_hash(above, ids[:split], [*ids[split:], *left_out]) != node.content_hash:
         raise TreegrpoError(
             f"Node {name} of tree {tree.tree_id} of question '{tree.question_id}' is to be trained "
             "on ids other than those that were sampled. Never re-tokenise or edit a node."

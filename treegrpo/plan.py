@@ -74,8 +74,11 @@ def _tree(parts: list[Part], sizes: ModelSizes, name: str) -> Plan:
     """Trees: with `dense` many short rows, with the others one row a batch."""
     if name == "dense":
         return _dense(parts, sizes, name)
-    tokens, pairs = sum(part.tokens for part in parts), sum(part.pairs for part in parts)
-    num_calls = sum(len(part.leaves) for part in parts) if name == "segments" else 1
+    tokens = sum(part.tokens for part in parts)
+    num_calls, pairs = 1, sum(part.pairs for part in parts)
+    if name == "segments":
+        num_calls = sum(len(part.leaves) for part in parts)
+        pairs = sum(part.rectangles for part in parts)
     flops = sizes.flops(tokens, 0, pairs) + CALL_FLOPS * sizes.layers * num_calls
     return Plan(name, parts, None, flops)
 

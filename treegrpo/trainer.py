@@ -37,7 +37,7 @@ from treegrpo.importance import get_importance
 from treegrpo.learner import Learner, ScoredTree
 from treegrpo.loading import load_model, write_model
 from treegrpo.logprobs import FLAT
-from treegrpo.losses import check_options
+from treegrpo.losses import check_options, get_loss
 from treegrpo.metrics import rollout_metrics, update_metrics
 from treegrpo.rollout import EnvironmentPool, Grown, Question, RolloutSettings, Scheduler
 from treegrpo.rollout.boundary import Opening, pose
@@ -333,7 +333,14 @@ def _check_names(config: TrainConfig) -> None:
         token_weights([], [], config.normaliser, constant_tokens=1)
     if config.attention not in ("auto", FLAT):
         get_attention(config.attention)
-    if config.loss == "sft":
+    loss = get_loss(config.loss)
+    ignored = {"credit", "importance", "weighting", "normaliser"} & config.model_fields_set
+    if loss.over_pairs and ignored:
+        raise TreegrpoError(
+            f"{', '.join(sorted(ignored))} asked for with loss={config.loss}, which learns from "
+            "pairs of sibling steps and uses none of it. Leave it out, or choose another loss."
+        )
+    if loss.name == "sft":
         raise TreegrpoError(
             "loss=sft asked for, which ignores rewards and would imitate failures as well. "
             "Use loss=grpo; treegrpo.warmstart trains on demonstrations."

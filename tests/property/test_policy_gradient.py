@@ -27,12 +27,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch.nn.functional import logsigmoid
 
 from treegrpo.credit import Credit, get_credit
 from treegrpo.credit.base import along_paths, outcomes
+from treegrpo.losses import LossOptions, get_loss
+from treegrpo.pack import Weighted, pack, split
 from treegrpo.tree import Tree
-from treegrpo.weighting import get_weighting
+from treegrpo.weighting import get_weighting, token_weights
 
 Vector: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[Any, ...]
@@ -142,6 +146,33 @@ def gradient(credit: str, weighting: str, question: tuple[Shape, ...]) -> Vector
     return total / len(question)
 
 
+def log_prob(tree: Tree, step: int, logit_S: torch.Tensor) -> torch.Tensor:
+    """The policy's log-prob of a step's only token."""
+    *above, action = (tree.nodes[node].action_ids[0] for node in tree.path(step)[1:])
+    state = "S"
+    for earlier in above:
+        state = NEXT[state, earlier]
+    return logsigmoid((1 if action else -1) * logit_S[STATES.index(state)])
+
+
+def trained_gradient(credit: str, weighting: str, question: tuple[Shape, ...]) -> Vector:
+    """The question's gradient by the code that trains, cut into parts and rows."""
+    trees = [built(shape)[0] for shape in question]
+    weights = token_weights(get_weighting(weighting)(trees), trees, "constant", 1)
+    credits = CREDITS[credit](trees)
+    sources = [Weighted(*one) for one in zip(trees, credits, weights, strict=True)]
+    logit_S = torch.tensor([math.log(p / (1 - p)) for p in RIGHT.values()], dtype=torch.float64)
+    logit_S.requires_grad_()
+    total = logit_S.sum() * 0
+    batches = pack(split(sources, 7), max_tokens=14, row_tokens=7, dtype=torch.float64)
+    for batch in batches:
+        steps = [batch.steps[step] for step in batch.edges.step_E.tolist()]
+        logp_E = torch.stack([log_prob(trees[tree], step, logit_S) for tree, step in steps])
+        total = total + get_loss("reinforce")(logp_E, batch.edges, LossOptions()).loss
+    (slope_S,) = torch.autograd.grad(total, logit_S)
+    return -slope_S.numpy()
+
+
 def mean_gradient(credit: str, weighting: str) -> Vector:
     """Exactly, over all questions of two trees."""
     total = np.zeros(len(STATES))
@@ -175,6 +206,22 @@ def test_the_exact_gradient_is_that_of_the_expected_reward() -> None:
 @pytest.mark.parametrize("credit", UNBIASED)
 def test_path_is_unbiased_exactly(credit: str) -> None:
     assert mean_gradient(credit, "path") == pytest.approx(EXACT, abs=1e-12)
+
+
+@pytest.mark.parametrize("credit", UNBIASED)
+@pytest.mark.parametrize("weighting", ["path", "leaf"])
+def test_the_code_that_trains_has_the_gradient_of_every_question(
+    weighting: str, credit: str
+) -> None:
+    """Up to what `constant` divides by: trees for `path`, leaves for `leaf`."""
+    questions = list(itertools.combinations_with_replacement(sorted(shapes("S")), 2))
+    assert len(questions) == 210
+    for question in questions:
+        leaves = sum(len(built(shape)[0].leaves()) for shape in question)
+        counted = len(question) if weighting == "path" else leaves
+        by_hand = gradient(credit, weighting, question) * len(question) / counted
+        found = trained_gradient(credit, weighting, question)
+        assert found == pytest.approx(by_hand, abs=1e-12)
 
 
 def test_a_value_that_counts_leaves_alike_is_biased() -> None:

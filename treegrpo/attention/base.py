@@ -20,19 +20,29 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from treegrpo.attention.layout import TreeLayout
-from treegrpo.envs.errors import TreegrpoError
+from treegrpo.envs.errors import TreegrpoError, UnknownOption, suggest
 from treegrpo.names import Names
 
 Backend: TypeAlias = Callable[[Tensor, Tensor, Tensor, TreeLayout, float], Tensor]
 """(query_BHUD, key_BKUD, value_BKUD, layout, scale) -> out_BHUD."""
 
 PREFIX = "treegrpo_"
+RESERVED = ("auto", "flat", "whole")
 
 _BACKENDS: Names[Backend] = Names("attention")
 
 
 def attention(name: str) -> Callable[[Backend], Backend]:
-    """Return a decorator that registers a backend, also with transformers."""
+    """Return a decorator that registers a backend, also with transformers.
+
+    Raises:
+        TreegrpoError: the name is taken, or means something else as a setting.
+    """
+    if name in RESERVED:
+        raise TreegrpoError(
+            f"Attention '{name}' asked to be registered, but as a setting that name means "
+            "something else. Choose another name."
+        )
 
     def register(backend: Backend) -> Backend:
         _BACKENDS.add(name)(backend)
@@ -49,7 +59,13 @@ def get_attention(name: str) -> Backend:
     Raises:
         UnknownOption: no such backend; suggests the closest name.
     """
-    return _BACKENDS.get(name)
+    try:
+        return _BACKENDS.get(name)
+    except UnknownOption:
+        choices = [*_BACKENDS.names(), "auto", "flat"]
+        raise UnknownOption(
+            f"Unknown attention '{name}'.{suggest(name, choices)} Known: {', '.join(choices)}."
+        ) from None
 
 
 def attention_names() -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,6 +67,7 @@ def _train(config: TrainConfig, *, resume: bool, console: Console) -> None:
     from treegrpo.trainer import Trainer
 
     quiet()
+    warnings.showwarning = partial(_show_warning, console)
     trainer = Trainer(config, resume=resume)
     metrics = Path(config.out) / "metrics.jsonl"
     earlier = [row["success_rate"] for row in read_rows(metrics)]
@@ -83,6 +86,11 @@ def _train(config: TrainConfig, *, resume: bool, console: Console) -> None:
     say(console, f"Model: {config.out}/model\nRun folder: {config.out}")
 
 
+def _show_warning(console: Console, message: Warning | str, *_: object) -> None:
+    """Print a warning as a line of its own, without the line of code that gave it."""
+    say(console, f"Warning: {message}")
+
+
 def step_line(report: StepReport) -> str:
     """Return a step's numbers in one line: what was trained, what sharing could save and did.
 
@@ -91,15 +99,17 @@ def step_line(report: StepReport) -> str:
     """
     row = report.metrics
     head = f"  step {report.step + 1}/{report.steps}  success {row['success_rate']:.2f}"
+    if row["skipped_updates"]:
+        head = f"{head}  {row['skipped_updates']:.0f} updates not finite, left out"
     if not row["trained_leaves"]:
-        skipped = "skipped, not finite" if row["skipped_updates"] else "nothing to learn from"
-        return f"{head}  {skipped}"
+        return head if row["skipped_updates"] else f"{head}  nothing to learn from"
+    sampler_gap = row.get("max_abs_log_ratio", float("nan"))  # a loss of one's own may not tell
     unique, flat = row["trained_tokens"], row["trained_tokens_flat"]
     gain = report.seconds["compute_flat_estimate"] / report.seconds["compute"]
     return (
         f"{head}  U {unique:,.0f}  T {flat:,.0f}  shared {flat / unique:.2f}  "
         f"S* {row['speedup_limit']:.2f}  gain {gain:.2f}  "
-        f"gap {row['max_abs_log_ratio']:.1e}  clipped {row.get('clip_share', 0.0):.1%}  "
+        f"gap {sampler_gap:.1e}  clipped {row.get('clip_share', 0.0):.1%}  "
         f"grad {row['grad_norm']:.3g}"
     )
 

@@ -16,7 +16,11 @@ Differences: (1) in a tree a step may lie on several paths. It counts once in it
 with its mean return; as rows of a flat batch its copies would be compared with each other, and
 a step that nothing else was tried against would get credit. Chains are as in the source. (2)
 Equal hashes mean equal states of the environment, whereas the source compares observations.
-(3) Groups of one and constant groups give exactly 0, as in treegrpo.credit.group.
+(3) The
+hash of our environments covers the transcript and the budgets used, so there only siblings and
+equal histories share a state; an environment whose `state_hash` forgets how it was reached
+groups across branches as in the source. (4) Groups of one and constant groups give exactly 0,
+as in treegrpo.credit.group.
 """
 
 from __future__ import annotations

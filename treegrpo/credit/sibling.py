@@ -12,7 +12,9 @@ in TreeRPO (arXiv 2506.05183).
 Differences: (1) no division by the standard deviation of the siblings. (2) A sibling is
 another child of the same parent: the step itself is left out of the mean. With it the result
 shrinks by (k - 1) / k at a fork of k, which weighs forks by their width and is biased where
-forks are random; without it the gradient is unbiased with `depth` weights. (3) A step whose
+forks are random; without it the gradient is unbiased with `depth` weights. A value is the
+plain mean of the leaves below, so where forks depend on the state it leans to what forked more,
+with `path` weights too. (3) A step whose
 siblings have no scored leaf below is an only child. A first step without any has 0.
 """
 

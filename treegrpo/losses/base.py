@@ -136,6 +136,9 @@ def loss(
 ) -> Callable[[LossFunction], Loss]:
     """Return a decorator that registers a loss.
 
+    A policy loss gets no leaves without any advantage, unless there is a KL: its weights then
+    sum to less than 1.
+
     Args:
         name: how a configuration names it.
         normaliser: the one its weights are usual with.

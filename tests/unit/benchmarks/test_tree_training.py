@@ -22,7 +22,7 @@ from benchmarks._training_paths import auto_path, flat_paths, packed_path, set_o
 from benchmarks._training_trees import SHAPES, Cell, cells, grow
 from treegrpo.attention import TreeLayout
 from treegrpo.bound import ModelSizes, bound
-from treegrpo.pack import Weighted, pack, split
+from treegrpo.pack import pack, split
 from treegrpo.tree import Tree
 
 VOCAB = 50
@@ -293,19 +293,6 @@ def test_a_path_that_does_not_fit_into_memory_says_so(monkeypatch: pytest.Monkey
     assert {one["missing"] for one in rows} == {
         "out of memory, also when layers are computed again"
     }
-
-
-@pytest.mark.parametrize("block", [1, 8, 32])
-def test_block_efficiency_is_that_of_the_mask(block: int) -> None:
-    one: Weighted = grow(Cell("balanced", 4, 120), VOCAB)
-    [batch] = pack(split([one], 200), max_tokens=200)
-    mask_UU = batch.layout.mask_B1UU[0, 0]
-    blocks = -(-120 // block)
-    padded = torch.zeros(blocks * block, blocks * block, dtype=torch.bool)
-    padded[:120, :120] = mask_UU
-    tiles = padded.view(blocks, block, blocks, block).any(dim=3).any(dim=1)
-    wanted = int(mask_UU.sum()) / (int(tiles.sum()) * block**2)
-    assert gpu.block_efficiency(batch.layout, block) == pytest.approx(wanted)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

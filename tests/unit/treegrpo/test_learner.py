@@ -12,15 +12,21 @@ from transformers import MambaConfig, MambaForCausalLM
 
 from tests.fakes_models import tiny_model
 from tests.toy_game import ID, ScriptedEngine, random_words, scheduler
+from treegrpo.cli.train import step_line
 from treegrpo.config import load_config
 from treegrpo.credit import get_credit
+from treegrpo.edges import Edges
 from treegrpo.engine.hf import HFEngine
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.registry import make
+from treegrpo.gradients import StepPair, accumulate
 from treegrpo.learner import Learner, PackingRefused, ScoredTree, step_pairs, weigh
-from treegrpo.losses import loss_names
+from treegrpo.losses import LossOptions, LossResult, drop_loss, get_loss, loss, loss_names
+from treegrpo.metrics import update_metrics
 from treegrpo.pack import pack, split
 from treegrpo.rollout import Question
+from treegrpo.selfcheck import supported
+from treegrpo.trainer import StepReport
 from treegrpo.tree import Tree
 
 
@@ -172,3 +178,69 @@ def test_tokens_beyond_the_models_context_are_refused(tmp_path: Path) -> None:
 def test_an_episode_that_no_batch_can_hold_is_refused() -> None:
     with pytest.raises(TreegrpoError, match="micro_batch_tokens: 100 cannot hold an episode"):
         load_config(base={"model": "m", "env": ID, "micro_batch_tokens": 100})
+
+
+def test_where_no_sibling_is_better_nothing_is_preferred(tmp_path: Path) -> None:
+    """No step of the optimiser either: it would decay the weights."""
+    questions = scripted()
+    for node in (node for trees in questions for tree in trees for node in tree.nodes):
+        node.reward = 0.0
+    model = tiny_model(vocab_size=128)
+    before = [p.detach().clone() for p in model.parameters()]
+    one = learner(model, tmp_path, loss="step_dpo", weight_decay=0.1)
+    assert one.learn(scored(questions), 1e-3) == [{}] and one.updates == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_loss_of_ones_own_that_is_no_policy_loss_learns_and_is_told(tmp_path: Path) -> None:
+    """Its metrics are its own: none is needed to say what a step did."""
+
+    @loss("likelihood", is_policy=False)
+    def likelihood(logp_E: torch.Tensor, edges: Edges, options: LossOptions) -> LossResult:
+        return LossResult(-(edges.weight_E * logp_E).sum(), {})
+
+    model = tiny_model(vocab_size=128)
+    before = [p.detach().clone() for p in model.parameters()]
+    try:
+        one = learner(model, tmp_path, loss=likelihood.name)
+        updates = one.learn(scored(scripted()), 1e-3)
+    finally:
+        drop_loss(likelihood.name)
+    assert updates[0]["loss"] > 0 and "clip_share" not in updates[0] and one.updates == 1
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    metrics = {"success_rate": 0.25, **update_metrics(updates)}
+    seconds = {"compute": one.compute_seconds, "compute_flat_estimate": one.flat_seconds}
+    line = step_line(StepReport(0, 1, metrics, seconds))
+    assert "step 1/1  success 0.25" in line and "clipped 0.0%" in line
+
+
+@pytest.mark.parametrize("minibatches", [1, 3])
+def test_the_gap_to_the_sampler_is_told_before_the_policy_moves(
+    tmp_path: Path, minibatches: int
+) -> None:
+    one = learner(tiny_model(vocab_size=128), tmp_path, epochs=2, minibatches=minibatches)
+    first, *later = one.learn(scored(scripted()), 1e-3)
+    assert first["max_abs_log_ratio"] > 0 and len(later) == 2 * minibatches - 1
+    assert later[-1]["loss"] and not any("max_abs_log_ratio" in update for update in later)
+
+
+def test_a_model_with_frozen_embeddings_is_trained_packed(tmp_path: Path) -> None:
+    model = tiny_model(vocab_size=128)
+    frozen = model.get_input_embeddings().weight
+    assert isinstance(frozen, torch.Tensor)
+    frozen.requires_grad_(False)
+    found = supported(model, ["segments"], 400)
+    assert found.backends == ["segments"] and not found.reasons
+    before = frozen.clone()
+    [metrics] = learner(model, tmp_path, attention="segments").learn(scored(scripted()), 1e-3)
+    assert metrics["grad_norm"] > 0 and torch.equal(frozen, before)
+
+
+def test_a_pair_with_a_step_in_no_batch_is_refused() -> None:
+    config = load_config(base={"model": "m", "env": ID})
+    parts = split(weigh(scored(scripted()), config), 4096, need_all=True)
+    batches = pack(parts, max_tokens=4096)
+    pair: StepPair = ((0, 1), (9, 7), 1.0)
+    logps = {id(one): torch.zeros_like(one.edges.old_logp_E, requires_grad=True) for one in batches}
+    with pytest.raises(TreegrpoError, match=r"of the pair \(0, 1\), \(9, 7\) a step is in no"):
+        accumulate(batches, lambda b: logps[id(b)], get_loss("step_dpo"), LossOptions(), [pair])

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from treegrpo.attention.base import attention, attention_names
+from treegrpo.attention.dense import dense
 from treegrpo.credit import credit_names, drop_credit, get_credit
 from treegrpo.envs.errors import TreegrpoError, UnknownOption
 from treegrpo.names import Names
@@ -105,7 +107,10 @@ def test_modules_of_packages_have_dots(colours: Names[int], folder: Path) -> Non
 
 @pytest.mark.parametrize("name", ["no_such_module_:red", "no_such_module_.part:red"])
 def test_a_module_that_is_not_there(colours: Names[int], name: str) -> None:
-    expected = r"cannot be imported \(No module named 'no_such_module_'\)\. Install it, or put"
+    expected = (
+        r"cannot be imported \(ModuleNotFoundError: No module named 'no_such_module_'\)\. "
+        r"Correct it, install it, or put its folder on the path: PYTHONPATH=\."
+    )
     with pytest.raises(UnknownOption, match=expected) as caught:
         colours.get(name)
     assert isinstance(caught.value.__cause__, ImportError)
@@ -126,9 +131,12 @@ def test_an_import_that_fails_inside_the_module_is_named(
         colours.get("needs_more:red")
 
 
-def test_other_errors_of_a_users_module_are_his_own(colours: Names[int], folder: Path) -> None:
-    (folder / "broken.py").write_text("1 / 0\n")
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize("code", ["1 / 0\n", "def red(:\n"])
+def test_an_error_of_a_users_module_is_one_message(
+    colours: Names[int], folder: Path, code: str
+) -> None:
+    (folder / "broken.py").write_text(code)
+    with pytest.raises(UnknownOption, match=r"imported \((ZeroDivision|Syntax)Error: .*Correct it"):
         colours.get("broken:red")
 
 
@@ -136,3 +144,11 @@ def test_other_errors_of_a_users_module_are_his_own(colours: Names[int], folder:
 def test_what_is_no_module_name_is_refused(colours: Names[int], name: str) -> None:
     with pytest.raises(UnknownOption, match="is not the name of a module"):
         colours.get(name)
+
+
+@pytest.mark.parametrize("name", ["auto", "flat", "whole"])
+def test_settings_that_are_no_backend_are_no_names_for_one(name: str) -> None:
+    before = attention_names()
+    with pytest.raises(TreegrpoError, match=f"'{name}'.* means something else"):
+        attention(name)(dense)
+    assert attention_names() == before

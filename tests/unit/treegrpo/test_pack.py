@@ -78,11 +78,15 @@ def test_parts_hold_each_leaf_once_within_the_budget(forest: Forest, seed: int, 
         tree = case.trees[part.number]
         assert part.tokens <= case.longest + slack
         assert set(part.nodes) == {step for leaf in part.leaves for step in tree.path(leaf)}
-        depths = [
-            depth
-            for step in part.nodes
-            for depth in range(len(path_ids(tree, step)))[-tree.nodes[step].num_tokens or 10**6 :]
-        ]
+        depths: list[int] = []
+        for step in part.nodes:
+            node = tree.nodes[step]
+            first = len(path_ids(tree, step)) - node.num_tokens
+            inside = [child for child in node.children if child in part.nodes]
+            # An observation that only empty nodes follow predicts nothing.
+            is_idle = step != 0 and inside and not any(_tokens_in(tree, c) for c in inside)
+            count = len(node.action_ids) if is_idle else node.num_tokens
+            depths += range(first, first + count)
         assert part.tokens == len(depths) and part.pairs == sum(depth + 1 for depth in depths)
         assert part.cost == part.tokens + PAIR_COST * part.pairs
 
@@ -92,6 +96,23 @@ def test_a_part_is_in_depth_first_order_whatever_the_order_of_its_leaves() -> No
     part = span(one, 0, one.tree.leaves()[::-1])
     assert part.nodes == _preorder(one.tree, 0)
     assert part.nodes != sorted(part.nodes)
+
+
+def _tokens_in(tree: Tree, name: int) -> int:
+    """Return the tokens of a subtree."""
+    return tree.nodes[name].num_tokens + sum(_tokens_in(tree, c) for c in tree.nodes[name].children)
+
+
+def test_an_observation_that_ended_its_episode_needs_no_room() -> None:
+    """Where the context has no room for one more step, an empty node ends the episode."""
+    tree = Tree("q")
+    tree.add(None, observation_ids=[1, 2])
+    tree.add(0, action_ids=[3], action_logps=[-1.0], observation_ids=[4] * 100)
+    tree.add(1, truncated=True, end_reason="context_limit")
+    tree.add(0, action_ids=[5], action_logps=[-1.0], terminated=True)
+    every = {leaf: [1.0] * tree.nodes[leaf].depth for leaf in tree.leaves()}
+    [batch] = pack(split([Weighted(tree, every, every)], max_tokens=4), max_tokens=4)
+    assert batch.ids_BU.tolist() == [[1, 2, 3, 5]] and batch.target_E.tolist() == [3, 5]
 
 
 def _preorder(tree: Tree, name: int) -> list[int]:

@@ -235,6 +235,7 @@ def test_kl_to_the_reference_is_zero_at_first_and_then_grows(model: str, tmp_pat
         ({"credit": "grup"}, UnknownOption, "group"),
         ({"loss": "grop"}, UnknownOption, "grpo"),
         ({"loss": "sft"}, TreegrpoError, "imitate failures"),
+        ({"loss": "step_dpo", "weighting": "path"}, TreegrpoError, "^weighting asked for with"),
         ({"normaliser": "mean"}, UnknownOption, "token_mean"),
         ({"weighting": "leav"}, UnknownOption, "leaf"),
         ({"importance": "learnt"}, UnknownOption, "learned"),
