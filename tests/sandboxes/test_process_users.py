@@ -92,8 +92,8 @@ def test_a_forked_process_neither_ends_nor_uses_its_parents_trees(
 def test_ctrl_c_stops_the_caller_and_no_tree(backend: Backend, tmp_path: Path) -> None:
     body = """
     other = sandbox.fork()[0]
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)  # from here on the interrupt may come
         sandbox.exec("import time; time.sleep(3)")
     except KeyboardInterrupt:
         print(other.exec("x").value)
