@@ -54,12 +54,18 @@ def main(words: Sequence[str] | None = None) -> None:
         rows, metrics, notes = _run_cpu(options, console)
     if options.json is None:
         return
-    write_record(
-        options.json, question=QUESTION, seeds=[0], rows=rows, metrics=metrics, notes=notes
-    )
+    _write(options, rows, metrics, notes)
     if not options.quick and options.device == "cpu":
         draw(summarise(rows), options.json.with_suffix(".png"))
         draw_limits(options.json.with_name(f"{options.json.stem}_limit.png"))
+
+
+def _write(
+    options: argparse.Namespace, rows: list[Row], metrics: dict[str, float], notes: dict[str, Any]
+) -> None:
+    write_record(
+        options.json, question=QUESTION, seeds=[0], rows=rows, metrics=metrics, notes=notes
+    )
 
 
 def show(summaries: Sequence[CellSummary], console: Console) -> None:
@@ -123,7 +129,8 @@ def _run_cpu(
     sizes = QUICK_SIZES if options.quick else SIZES
     trees = [dataclasses.replace(LITTLE_SHARED[0], unique_tokens=128)]
     trees = trees if options.quick else list(LITTLE_SHARED)
-    trees = [*cells(SHARINGS, sizes), *trees]
+    # The longest last: what is done stays in the record of a run that is stopped.
+    trees = sorted([*cells(SHARINGS, sizes), *trees], key=lambda c: c.sharing * c.unique_tokens)
     missing = {"gpu": gpu.why_not()}
     rows: list[Row] = []
     with ExitStack() as stack:
@@ -136,19 +143,26 @@ def _run_cpu(
         for number, cell in enumerate(trees):
             console.print(f"[dim]{number + 1} of {len(trees)}: {cell.name}[/dim]")
             rows += measure(bench, cell)
+            if options.json is not None:
+                left = [one.name for one in trees[number + 1 :]]
+                notes = {**_notes(options, bench, missing), "trees_left": left}
+                _write(options, rows, flat_metrics(rows), notes)
     show(summarise(rows), console)
     metrics = flat_metrics(rows)
     for name, number in metrics.items():
         console.print(f"  {name}: {number:.3g}", highlight=False)
     for name, why in missing.items():
         console.print(f"  {name} was not measured: {why}", highlight=False, markup=False)
-    notes = {
+    return rows, metrics, _notes(options, bench, missing)
+
+
+def _notes(options: argparse.Namespace, bench: Bench, missing: dict[str, str]) -> dict[str, Any]:
+    return {
         "max_tokens": options.max_tokens,
         "threads": torch.get_num_threads(),
         "trl": None if bench.trl is None else bench.trl.versions,
         "not_measured": missing,
     }
-    return rows, metrics, notes
 
 
 def _parse(words: Sequence[str] | None) -> argparse.Namespace:
