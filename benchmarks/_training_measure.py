@@ -91,7 +91,8 @@ def measure(bench: Bench, cell: Cell) -> list[Row]:
         auto = next(path for path in bench.packed if path.name == AUTO)
         bench = dataclasses.replace(bench, packed=[auto], trl=None)
     checks = gradient_rows(bench, tree) if is_detailed else []
-    _timed(bench, tree)[AUTO]()  # warms the trees' path up; the flat ones take minutes
+    for path in bench.packed:  # warms them up; the flat ones take minutes
+        _seconds(bench, tree, path)
     work = bound([tree.tree], ModelSizes.of(bench.model))
     shared: Row = {
         "shape": cell.shape,
