@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from math import sqrt
 
@@ -164,18 +165,21 @@ def test_users_add_an_estimator_by_a_decorator(mine: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "found"),
     [
-        [{2: [0.0, 0.0]}],
-        [{2: [0.0, 0.0], 3: [0.0]}],
-        [{2: [0.0, 0.0], 3: [0.0, float("nan")]}],
-        [],
+        ([{2: [0.0, 0.0]}], "[{2: 2}]"),
+        ([{2: [0.0, 0.0], 3: [0.0]}], "[{2: 2, 3: 1}]"),
+        ([{2: [0.0, 0.0], 3: [0.0, float("nan")]}], "[{2: [0.0, 0.0], 3: [0.0, nan]}]"),
+        ([], "[]"),
     ],
 )
-def test_credit_of_the_wrong_shape_is_refused(mine: str, wrong: list[Credit]) -> None:
+def test_credit_of_the_wrong_shape_is_refused(mine: str, wrong: list[Credit], found: str) -> None:
+    """The message shows lengths where a length is wrong, numbers where a number is."""
+
     @credit(mine)
     def broken(question: Sequence[Tree]) -> list[Credit]:
         return wrong
 
-    with pytest.raises(TreegrpoError, match="Credit 'mine' must give each leaf"):
+    words = f"Credit 'mine' must give each leaf.*{re.escape(f'found {found}. ')}"
+    with pytest.raises(TreegrpoError, match=words):
         broken([bush([1, 0])])

@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from treegrpo.edges import Branches, Edges, Preferences
+from treegrpo.edges import Branches, Edges, Preferences, concatenate
 from treegrpo.envs.errors import TreegrpoError, UnknownOption
 from treegrpo.losses import (
     LossOptions,
@@ -183,6 +183,17 @@ def test_micro_batches_add() -> None:
     }
     log_ratio_E = (logp_E - edges.old_logp_E).detach()
     assert together["max_abs_log_ratio"] == float(log_ratio_E.abs().max())
+
+
+def test_concatenation_numbers_leaves_and_steps_on() -> None:
+    """Every edge of two flat batches stays a leaf and a step of its own."""
+    zero_E = torch.zeros(3, dtype=torch.float64)
+    edges = concatenate(
+        [Edges.flat(zero_E[:size], zero_E[:size], zero_E[:size]) for size in (3, 2)]
+    )
+    for numbers in (edges.step_E, edges.branches.step_P, edges.branches.leaf_P):
+        assert numbers.tolist() == [0, 1, 2, 3, 4]
+    assert (edges.branches.num_leaves, edges.branches.num_steps) == (5, 5)
 
 
 def test_merge_adds_sums_and_keeps_maxima() -> None:

@@ -198,6 +198,12 @@ def test_rows_are_of_even_cost() -> None:
     assert [sum(part.tokens for part in row) for row in rows] == [8, 8]
 
 
+def test_rows_beside_one_that_is_over_full_are_of_even_cost() -> None:
+    """First-fit would fill 10 + 2 and leave 2 alone."""
+    rows = fill(parts_of_sizes(14, 4, 4, 1, 1), 12)
+    assert [[part.tokens for part in row] for row in rows] == [[15], [5, 2], [5, 2]]
+
+
 def test_what_even_rows_cannot_hold_is_filled_first_fit() -> None:
     """Dealt out by cost, 6 + 6 | 4 + 4 + 4 would be 6 + 4 + 4 | 6 + 4: one row too long."""
     rows = fill(parts_of_sizes(5, 5, 3, 3, 3), 12)
@@ -234,6 +240,7 @@ def nodes_by_column(batch: PackedBatch, case: Case) -> Iterator[tuple[int, int, 
     share=st.booleans(),
 )
 @example(forest=SHAPES["empty steps"], seed=0, row_tokens=None, share=True)
+@example(forest=[[Grown(0, 2), Grown(1, 2), Grown(1, 0)]], seed=0, row_tokens=None, share=True)
 @settings(max_examples=60)
 def test_a_batch_says_where_each_token_stands(
     forest: Forest, seed: int, row_tokens: int | None, share: bool
@@ -253,6 +260,7 @@ def test_a_batch_says_where_each_token_stands(
             assert batch.layout.position_BU[row, above].tolist() == list(range(len(above)))
             number, name = batch.steps[step]
             seen.append((number, (name, *batch.ids_BU[row, above].tolist())))
+        assert all(s.start < s.stop for row in batch.layout.segments for s in row)
         assert batch.num_tokens == sum(
             int(column < end)
             for row in range(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -197,3 +198,17 @@ def test_a_weighting_of_ones_own_is_checked(shares: list[Shares], is_right: bool
     finally:
         drop_weighting("mine")
     assert weighting_names() == BUILT_IN
+
+
+@pytest.mark.parametrize(
+    ("shares", "found"),
+    [([{1: [1.0, 1.0]}], "found [{1: 2}]"), ([{1: [-0.1]}], "found [{1: [-0.1]}]")],
+)
+def test_the_message_shows_what_is_wrong(shares: list[Shares], found: str) -> None:
+    """Lengths where a length is wrong, numbers where a number is."""
+    weighting("mine")(answer(shares))
+    try:
+        with pytest.raises(TreegrpoError, match=re.escape(f"[{{1: 1}}] of them; {found}")):
+            get_weighting("mine")(question()[1:])
+    finally:
+        drop_weighting("mine")
