@@ -252,9 +252,13 @@ def _check_normaliser(normaliser: str, constant_tokens: int) -> None:
 def _check_shares(name: str, question: Sequence[Tree], shares: Sequence[Shares]) -> None:
     """A row that is too short, or a share below 0, would otherwise train the wrong tokens."""
     wanted = [{end: tree.nodes[end].depth for end in tree.scored_leaves()} for tree in question]
-    found = [{end: len(row) for end, row in one.items()} for one in shares]
-    numbers = itertools.chain(*_rows(shares))
-    if found != wanted or not all(share >= 0 and math.isfinite(share) for share in numbers):
+    try:
+        found = [{end: len(row) for end, row in one.items()} for one in shares]
+        numbers = itertools.chain(*_rows(shares))
+        is_right = all(share >= 0 and math.isfinite(share) for share in numbers)
+    except (AttributeError, TypeError):  # None, say, or numbers where rows were due
+        found, is_right = shares, False
+    if found != wanted or not is_right:
         raise TreegrpoError(
             f"Weighting '{name}' must give each scored leaf of each tree one finite share >= 0 "
             f"per step of its path, {wanted} of them; found {found if found != wanted else shares}"

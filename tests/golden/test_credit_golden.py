@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from math import sqrt
+from typing import Any
 
 import pytest
 
@@ -171,9 +172,11 @@ def test_users_add_an_estimator_by_a_decorator(mine: str) -> None:
         ([{2: [0.0, 0.0], 3: [0.0]}], "[{2: 2, 3: 1}]"),
         ([{2: [0.0, 0.0], 3: [0.0, float("nan")]}], "[{2: [0.0, 0.0], 3: [0.0, nan]}]"),
         ([], "[]"),
+        (None, "None"),
+        ([{2: 0.0, 3: 0.0}], "[{2: 0.0, 3: 0.0}]"),
     ],
 )
-def test_credit_of_the_wrong_shape_is_refused(mine: str, wrong: list[Credit], found: str) -> None:
+def test_credit_of_the_wrong_shape_is_refused(mine: str, wrong: Any, found: str) -> None:
     """The message shows lengths where a length is wrong, numbers where a number is."""
 
     @credit(mine)

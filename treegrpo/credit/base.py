@@ -215,8 +215,11 @@ def check_question(question: Sequence[Tree]) -> None:
 def _check_credits(name: str, question: Sequence[Tree], credits: Sequence[Credit]) -> None:
     """A row that is too short or not finite would otherwise train the wrong tokens."""
     wanted = [{leaf: tree.nodes[leaf].depth for leaf in tree.leaves()} for tree in question]
-    found = [{leaf: len(row) for leaf, row in one.items()} for one in credits]
-    is_finite = all(math.isfinite(a) for one in credits for row in one.values() for a in row)
+    try:
+        found = [{leaf: len(row) for leaf, row in one.items()} for one in credits]
+        is_finite = all(math.isfinite(a) for one in credits for row in one.values() for a in row)
+    except (AttributeError, TypeError):  # None, say, or numbers where rows were due
+        found, is_finite = credits, False
     if found != wanted or not is_finite:
         raise TreegrpoError(
             f"Credit '{name}' must give each leaf of each tree one finite number per step of "

@@ -85,9 +85,9 @@ class Loss:
             )
         options = self.resolve(options)
         if not self.is_policy:
-            return self._function(logp_E, edges, options)
+            return self._checked(self._function(logp_E, edges, options))
         used = corrected(edges, options)
-        result = self._function(logp_E, used, options)
+        result = self._checked(self._function(logp_E, used, options))
         total, metrics = result.loss, {**gap_metrics(logp_E, edges), **result.metrics}
         if options.correction != "none":
             metrics["uncorrected_mass"] = (edges.adv_pos_E - edges.adv_neg_E).sum()
@@ -96,6 +96,19 @@ class Loss:
             kl = reference_kl(logp_E, used, options)
             total, metrics["kl_reference"] = total + options.kl_beta * kl, kl.detach()
         return LossResult(total, metrics)
+
+    def _checked(self, result: object) -> LossResult:
+        if isinstance(result, LossResult) and not result.loss.shape:
+            return result
+        found = (
+            f"a loss of shape {tuple(result.loss.shape)}"
+            if isinstance(result, LossResult)
+            else f"a {type(result).__name__}"
+        )
+        raise TreegrpoError(
+            f"Loss '{self.name}' must return LossResult(loss, metrics) with a loss of one number; "
+            f"found {found}. Sum over the edges (their weights sum to 1)."
+        )
 
     def resolve(self, options: LossOptions) -> LossOptions:
         """Return the options with this loss's own values where they say none.

@@ -8,8 +8,9 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -337,6 +338,23 @@ def test_users_add_a_loss_by_a_decorator(mine: str) -> None:
     assert mean_square.__doc__ == "Return a mean square."
     with pytest.raises(TreegrpoError, match=r"Loss 'mine' .* the name is taken"):
         loss(mine)(mean_square)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (lambda terms_E: terms_E.sum(), "a Tensor"),
+        (lambda terms_E: None, "a NoneType"),
+        (lambda terms_E: LossResult(terms_E, {}), "a loss of shape (2,)"),
+    ],
+)
+def test_a_users_loss_must_return_one_number(
+    mine: str, answer: Callable[[Tensor], Any], found: str
+) -> None:
+    loss(mine)(lambda logp_E, edges, options: answer(edges.weight_E * logp_E))
+    words = f"Loss 'mine' must return LossResult.*found {re.escape(found)}. Sum over the edges"
+    with pytest.raises(TreegrpoError, match=words):
+        get_loss(mine)(vector(2, 4), Edges.supervised(vector(0.5, 0.5)), LossOptions())
 
 
 def test_a_users_loss_has_corrections_and_the_kl(mine: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -202,9 +203,14 @@ def test_a_weighting_of_ones_own_is_checked(shares: list[Shares], is_right: bool
 
 @pytest.mark.parametrize(
     ("shares", "found"),
-    [([{1: [1.0, 1.0]}], "found [{1: 2}]"), ([{1: [-0.1]}], "found [{1: [-0.1]}]")],
+    [
+        ([{1: [1.0, 1.0]}], "found [{1: 2}]"),
+        ([{1: [-0.1]}], "found [{1: [-0.1]}]"),
+        (None, "found None"),
+        ([{1: 1.0}], "found [{1: 1.0}]"),
+    ],
 )
-def test_the_message_shows_what_is_wrong(shares: list[Shares], found: str) -> None:
+def test_the_message_shows_what_is_wrong(shares: Any, found: str) -> None:
     """Lengths where a length is wrong, numbers where a number is."""
     weighting("mine")(answer(shares))
     try:
