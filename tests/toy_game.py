@@ -132,6 +132,7 @@ class ScriptedEngine(Engine):
         self.live_contexts = 0
         self.batches: list[int] = []
         self._script = script
+        self._queue: list[tuple[FakeContext, SamplingParams, int]] = []
 
     def start(self, ids: Sequence[int]) -> Context:
         self.live_contexts += 1
@@ -146,17 +147,25 @@ class ScriptedEngine(Engine):
 
     def release(self, context: Context) -> None:
         _live(context).released = True
+        self._queue = [entry for entry in self._queue if entry[0] is not context]
         self.live_contexts -= 1
 
     def set_weights(self, version: int) -> None:
         self.version = version
 
-    def sample(
-        self, contexts: Sequence[Context], params: SamplingParams, seeds: Sequence[int]
-    ) -> list[Sampled]:
-        assert len({id(c) for c in contexts}) == len(contexts) == len(seeds)
-        self.batches.append(len(contexts))
-        return [self._one(_live(c), params, s) for c, s in zip(contexts, seeds, strict=True)]
+    def submit(self, context: Context, params: SamplingParams, seed: int) -> None:
+        assert all(context is not other for other, _, _ in self._queue)
+        self._queue.append((_live(context), params, seed))
+
+    @property
+    def submitted(self) -> int:
+        return len(self._queue)
+
+    def step(self) -> list[tuple[Context, Sampled]]:
+        queue, self._queue = self._queue, []
+        if queue:
+            self.batches.append(len(queue))
+        return [(context, self._one(context, params, seed)) for context, params, seed in queue]
 
     def _one(self, context: FakeContext, params: SamplingParams, seed: int) -> Sampled:
         text = "".join(chr(i) for i in context.ids)

@@ -1,10 +1,11 @@
-"""The engine contract: contexts that keep their KV, are forked, and are sampled in batches.
+"""The engine contract: contexts that keep their KV, are forked, and are sampled together.
 
 A `Context` is what an engine remembers of one token sequence. Its life:
 
     context = engine.start(prompt_ids)              # nothing is computed yet
-    [out] = engine.sample([context], params, [7])   # prompt prefilled, action sampled and kept
-    engine.prefill(context, observation_ids)        # pending until the next sample
+    engine.submit(context, params, seed=7)          # it waits for the next step
+    while not (ended := engine.step()): ...         # prompt prefilled, action sampled and kept
+    engine.prefill(context, observation_ids)        # pending until it is submitted again
     left, right = engine.fork(context, 2)           # O(1): both share everything so far
     engine.release(context)
 
@@ -30,6 +31,10 @@ class NotFinite(TreegrpoError):
     """The model gave log-probabilities that are not finite: its weights are broken."""
 
 
+class EngineFailed(TreegrpoError):
+    """The engine broke down while it ran, such as a server that went away; says what to do."""
+
+
 class StaleKV(RuntimeError):
     """Our bug: a context computed under older weights was about to be sampled."""
 
@@ -48,6 +53,10 @@ class Capabilities:
     """A fork shares what was computed, at no cost."""
     same_weights: bool
     """It samples from the trainer's own tensors: new weights need no transfer."""
+    joins_running: bool = False
+    """A submitted context joins those that run at the next token, not when they have ended."""
+    batch_invariant: bool = False
+    """What a row samples is bit for bit the same whatever runs beside it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,8 @@ class Sampled:
     (the temperature applied; for greedy rows that of temperature 1), computed in float32."""
     stopped: bool
     """True when a stop token ended the row, False when max_tokens did."""
+    first_entropy: float = 0.0
+    """Entropy in nats of the distribution of the first id: known before anything is drawn."""
 
 
 @dataclass
@@ -99,7 +110,7 @@ class EngineStats:
     padding_tokens: int = 0
     """Computed for nothing: padding, and rows that ended before their batch."""
     sample_calls: int = 0
-    """Calls of sample()."""
+    """Batches begun: calls of step() in which rows joined."""
     decode_steps: int = 0
     """Forward passes after the prefill of a batch."""
 
@@ -142,24 +153,68 @@ class Engine(ABC):
         """Append `ids` to the context; they are computed with the next batch it is part of."""
 
     @abstractmethod
+    def submit(self, context: Context, params: SamplingParams, seed: int) -> None:
+        """Let the next `step` take up one continuation of the context.
+
+        What it draws depends on the context and the seed alone, not on what runs beside it or
+        on the order of calls. Until it has ended the context may only be released.
+
+        Args:
+            context: of this engine, and not submitted already.
+            params: how to sample it.
+            seed: a non-negative integer below 2**128.
+
+        Raises:
+            StaleKV: the context was computed under another weight version.
+            ContextTooLong: it would exceed `max_length`.
+        """
+
+    @abstractmethod
+    def step(self) -> list[tuple[Context, Sampled]]:
+        """Move on what is submitted, and return what has ended, appended to its context.
+
+        An engine that `joins_running` moves every row by at least one token; others run all
+        that is submitted to the end. Returns an empty list at once when nothing is submitted.
+
+        Raises:
+            NotFinite: the model's output is not finite.
+            EngineFailed: what it runs on is gone.
+        """
+
+    @property
+    @abstractmethod
+    def submitted(self) -> int:
+        """Contexts submitted that have not ended yet."""
+
+    def admits(self, context: Context, max_tokens: int) -> bool:
+        """Return whether the context could be sampled now without crowding others out.
+
+        A scheduler holds back what is not admitted until something has ended; submitted when
+        nothing else runs, a context is always sampled.
+        """
+        return True
+
     def sample(
         self, contexts: Sequence[Context], params: SamplingParams, seeds: Sequence[int]
     ) -> list[Sampled]:
-        """Return one continuation per context, in order, and append it to that context.
-
-        What a row draws depends on its context and its seed alone, not on the rest of the
-        batch or on the order of calls.
+        """Return one continuation per context, in order; nothing else may be submitted.
 
         Args:
             contexts: distinct contexts of this engine.
-            params: shared by the whole batch.
-            seeds: one non-negative integer below 2**128 per row.
-
-        Raises:
-            StaleKV: a context was computed under another weight version.
-            ContextTooLong: a row would exceed `max_length`.
-            NotFinite: the model's output is not finite.
+            params: shared by all.
+            seeds: one per context, see `submit`.
         """
+        if len(seeds) != len(contexts) or len({id(context) for context in contexts}) != len(seeds):
+            raise TreegrpoError(
+                f"Sampling was asked for {len(contexts)} contexts with {len(seeds)} seeds; give one "
+                "seed per context and each context once (fork it to sample it twice)."
+            )
+        for context, seed in zip(contexts, seeds, strict=True):
+            self.submit(context, params, seed)
+        ended: dict[int, Sampled] = {}
+        while self.submitted:
+            ended.update({id(context): sampled for context, sampled in self.step()})
+        return [ended[id(context)] for context in contexts]
 
     @abstractmethod
     def fork(self, context: Context, k: int) -> list[Context]:
@@ -167,7 +222,10 @@ class Engine(ABC):
 
     @abstractmethod
     def release(self, context: Context) -> None:
-        """Give up a context; forks of it live on. Using it afterwards is an error."""
+        """Give up a context; forks of it live on. Using it afterwards is an error.
+
+        One that is submitted is withdrawn: it will not be among what has ended.
+        """
 
     @abstractmethod
     def set_weights(self, version: int) -> None:

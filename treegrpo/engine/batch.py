@@ -58,6 +58,12 @@ class Row:
     prefix: Prefix
 
 
+def entropy(logits_BV: Tensor, temperature: float) -> Tensor:
+    """Return the entropy in nats of what `draw` draws from, float32 [B]."""
+    logps_BV = torch.log_softmax(logits_BV.float() / (temperature or 1.0), dim=-1)
+    return torch.special.entr(logps_BV.exp()).sum(dim=-1)
+
+
 def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
     """Return the drawn ids and their log-probabilities (float32), both [B].
 
@@ -112,11 +118,13 @@ class Batch:
         self._stops = torch.tensor(sorted(params.stop_ids), device=shape.device, dtype=torch.long)
         self._rows: dict[int, Row] = {}
         self._advanced: dict[int, Prefix] = {}
+        self._entropy: list[float] = []
 
     def run(self) -> list[Row]:
         """Return what each row sampled and the prefix it has now, in order."""
         buffer, logits = self._prefill()
         buffer, logits, mask, position = self._expand(buffer, logits)
+        self._entropy = cast(list[float], entropy(logits, self._params.temperature).tolist())
         cache = BufferCache(buffer, used=self._prompt)
         # Row of the batch that each physical row of the buffer holds, and whether it ended.
         live_B = torch.arange(len(self._prefixes), device=self._shape.device)
@@ -214,15 +222,15 @@ class Batch:
         ids = cast(list[list[int]], self._ids_BN[rows_B, :width].tolist())
         logps = cast(list[list[float]], self._logps_BN[rows_B, :width].tolist())
         for n, row in enumerate(rows):
-            sampled = self._cut(ids[n], logps[n])
+            sampled = self._cut(ids[n], logps[n], self._entropy[row])
             prefix = self._advance(buffer[:, :, physical[n]], row, sampled)
             self._rows[row] = Row(sampled, prefix)
 
-    def _cut(self, ids: list[int], logps: list[float]) -> Sampled:
+    def _cut(self, ids: list[int], logps: list[float], first_entropy: float) -> Sampled:
         """Return the row up to its first stop token."""
         stops = self._params.stop_ids
         count = next((n for n, token in enumerate(ids, 1) if token in stops), None)
-        return Sampled(ids[:count], logps[:count], stopped=count is not None)
+        return Sampled(ids[:count], logps[:count], count is not None, first_entropy)
 
     def _advance(self, row_L2HCD: Tensor, row: int, sampled: Sampled) -> Prefix:
         """Return the row's prefix behind what it sampled; share the prompt's KV with its forks.

@@ -79,6 +79,7 @@ class HFEngine(Engine):
         self.live_contexts = 0
         self._model = model
         self._max_batch_rows = max_batch_rows
+        self._queue: list[tuple[HFContext, SamplingParams, int]] = []
         self._require_masked_attention()
         with _sampling_mode(model):
             self._shape = _kv_shape(model)
@@ -109,6 +110,7 @@ class HFEngine(Engine):
     def release(self, context: Context) -> None:
         """Give up a context; forks of it live on. Using it afterwards is an error."""
         own = self._own(context)
+        self._queue = [entry for entry in self._queue if entry[0] is not own]
         own.owner = None
         own.prefix = Prefix(None, ())
         self.live_contexts -= 1
@@ -122,34 +124,52 @@ class HFEngine(Engine):
             )
         self.version = version
 
-    def sample(
-        self, contexts: Sequence[Context], params: SamplingParams, seeds: Sequence[int]
+    def submit(self, context: Context, params: SamplingParams, seed: int) -> None:
+        """Let the next `step` take up one continuation of the context."""
+        own = self._own(context)
+        self._require_sampleable(own, params)
+        self._queue.append((own, params, seed))
+
+    @property
+    def submitted(self) -> int:
+        """Contexts submitted that have not ended yet."""
+        return len(self._queue)
+
+    def step(self) -> list[tuple[Context, Sampled]]:
+        """Sample everything that is submitted to the end, and return it in that order."""
+        self._require_masked_attention()  # a trainer may have changed it since
+        queue, self._queue = self._queue, []
+        ended: dict[int, tuple[Context, Sampled]] = {}
+        for params in dict.fromkeys(params for _, params, _ in queue):
+            alike = [number for number, entry in enumerate(queue) if entry[1] == params]
+            self.stats.sample_calls += 1
+            if len(alike) > self._max_batch_rows:  # little padding within each part
+                alike.sort(key=lambda number: queue[number][0].length)
+            for first in range(0, len(alike), self._max_batch_rows):
+                part = alike[first : first + self._max_batch_rows]
+                sampled = self._run([queue[number] for number in part], params)
+                for number, one in zip(part, sampled, strict=True):
+                    ended[number] = (queue[number][0], one)
+        return [ended[number] for number in range(len(queue))]
+
+    def _run(
+        self, rows: Sequence[tuple[HFContext, SamplingParams, int]], params: SamplingParams
     ) -> list[Sampled]:
-        """Return one continuation per context, in order, and append it to that context."""
-        rows = [self._own(context) for context in contexts]
-        self._require_sampleable(rows, params, seeds)
-        self.stats.sample_calls += 1
-        order = list(range(len(rows)))
-        if len(rows) > self._max_batch_rows:
-            order.sort(key=lambda row: rows[row].length)  # little padding within each part
-        results: dict[int, Sampled] = {}
+        """Return one batch, run to the end of its longest row; its contexts move on."""
         with _sampling_mode(self._model):
-            for first in range(0, len(rows), self._max_batch_rows):
-                part = order[first : first + self._max_batch_rows]
-                draws = _uniform([seeds[row] for row in part], params)
-                batch = Batch(
-                    forward=self._forward,
-                    shape=self._shape,
-                    prefixes=[rows[row].prefix for row in part],
-                    params=params,
-                    uniform_BN=draws,
-                    version=self.version,
-                    stats=self.stats,
-                )
-                for row, result in zip(part, batch.run(), strict=True):
-                    rows[row].prefix = result.prefix
-                    results[row] = result.sampled
-        return [results[row] for row in range(len(rows))]
+            batch = Batch(
+                forward=self._forward,
+                shape=self._shape,
+                prefixes=[context.prefix for context, _, _ in rows],
+                params=params,
+                uniform_BN=uniform([seed for _, _, seed in rows], params),
+                version=self.version,
+                stats=self.stats,
+            )
+            results = batch.run()
+        for (context, _, _), result in zip(rows, results, strict=True):
+            context.prefix = result.prefix
+        return [result.sampled for result in results]
 
     def _forward(
         self, ids_BT: Tensor, mask_B1TC: Tensor, positions_BT: Tensor, cache: BufferCache
@@ -176,23 +196,17 @@ class HFEngine(Engine):
                 f"{self._vocab}. Use the tokenizer the model was trained with."
             )
 
-    def _require_sampleable(
-        self, rows: Sequence[HFContext], params: SamplingParams, seeds: Sequence[int]
-    ) -> None:
+    def _require_sampleable(self, row: HFContext, params: SamplingParams) -> None:
         self._require_masked_attention()  # a trainer may have changed it since
-        if len(seeds) != len(rows) or len({id(row) for row in rows}) != len(rows):
-            raise TreegrpoError(
-                f"Sampling was asked for {len(rows)} contexts with {len(seeds)} seeds; give one "
-                "seed per context and each context once (fork it to sample it twice)."
+        if any(context is row for context, _, _ in self._queue):
+            raise ReleasedContext("a context that is submitted already; fork it to sample it twice")
+        if row.version not in (None, self.version):
+            raise StaleKV(f"KV of weight version {row.version}, sampled at {self.version}")
+        if row.length + params.max_tokens > self.max_length:
+            raise ContextTooLong(
+                f"Asked for {params.max_tokens} more tokens behind {row.length}, the model "
+                f"has {self.max_length} positions. End the episode earlier."
             )
-        for row in rows:
-            if row.version not in (None, self.version):
-                raise StaleKV(f"KV of weight version {row.version}, sampled at {self.version}")
-            if row.length + params.max_tokens > self.max_length:
-                raise ContextTooLong(
-                    f"Asked for {params.max_tokens} more tokens behind {row.length}, the model "
-                    f"has {self.max_length} positions. End the episode earlier."
-                )
 
     def _require_masked_attention(self) -> None:
         found = str(cast(Any, self._model.config)._attn_implementation)
@@ -203,7 +217,7 @@ class HFEngine(Engine):
             )
 
 
-def _uniform(seeds: Sequence[int], params: SamplingParams) -> Tensor:
+def uniform(seeds: Sequence[int], params: SamplingParams) -> Tensor:
     """Return the draws of each row, float64 [B, N]; a row's depend on its seed alone."""
     draws = np.zeros((len(seeds), params.max_tokens))
     if params.temperature > 0:
