@@ -204,7 +204,7 @@ class Engine(ABC):
             params: shared by all.
             seeds: one per context, see `submit`.
         """
-        if len(seeds) != len(contexts) or len({id(context) for context in contexts}) != len(seeds):
+        if not len(seeds) == len(contexts) == len({id(context) for context in contexts}):
             raise TreegrpoError(
                 f"Sampling was asked for {len(contexts)} contexts with {len(seeds)} seeds; give one "
                 "seed per context and each context once (fork it to sample it twice)."

@@ -61,7 +61,7 @@ class Row:
 def entropy(logits_BV: Tensor, temperature: float) -> Tensor:
     """Return the entropy in nats of what `draw` draws from, float32 [B]."""
     logps_BV = torch.log_softmax(logits_BV.float() / (temperature or 1.0), dim=-1)
-    return torch.special.entr(logps_BV.exp()).sum(dim=-1)
+    return -(logps_BV.exp() * logps_BV.clamp(min=torch.finfo().min)).sum(dim=-1)
 
 
 def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
