@@ -206,8 +206,8 @@ class Engine(ABC):
         """
         if not len(seeds) == len(contexts) == len({id(context) for context in contexts}):
             raise TreegrpoError(
-                f"Sampling was asked for {len(contexts)} contexts with {len(seeds)} seeds; give one "
-                "seed per context and each context once (fork it to sample it twice)."
+                f"Sampling was asked for {len(contexts)} contexts with {len(seeds)} seeds; give "
+                "one seed per context and each context once (fork it to sample it twice)."
             )
         for context, seed in zip(contexts, seeds, strict=True):
             self.submit(context, params, seed)
