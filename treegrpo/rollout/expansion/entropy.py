@@ -25,7 +25,7 @@ from treegrpo.rollout.expansion.base import Expansion, Reached, expansion
 
 
 @expansion("entropy")
-class EntropyForks(Expansion):
+class Entropy(Expansion):
     """A fork where entropy rose, at most N along a path; rounds have no effect."""
 
     needs_entropy: ClassVar[bool] = True

@@ -15,7 +15,7 @@ from treegrpo.rollout.expansion.base import Expansion, Reached, expansion
 
 
 @expansion("full")
-class FullTree(Expansion):
+class Full(Expansion):
     """Every branch forks at every node above `max_depth`; forks and rounds have no effect."""
 
     branching: int = Field(default=2, ge=2)

@@ -17,7 +17,7 @@ from treegrpo.tree import Tree
 
 
 @expansion("random")
-class RandomForks(Expansion):
+class Random(Expansion):
     """N nodes of the tree a round, uniformly; a tree with fewer than N may give fewer."""
 
     include_root: bool = True

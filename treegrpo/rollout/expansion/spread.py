@@ -29,7 +29,7 @@ from treegrpo.tree import Tree
 
 
 @expansion("spread")
-class SpreadForks(Expansion):
+class Spread(Expansion):
     """N nodes of the tree a round, with replacement, where sibling rewards differ."""
 
     explore: float = Field(default=0.15, ge=0, le=1)

@@ -162,15 +162,15 @@ class OraclePrefix(StartState):
         """
         reset = kept = snapshot(env)
         turns: list[Turn] = []
-        depth, ended = 0, False
+        depth, ended, is_solved = 0, False, False
         while not ended:
             action = _oracle_action(core)
             _, _, terminated, truncated, info = env.step(action)
             turns.append(Turn(action, info["messages"]))
-            ended = terminated or truncated
+            ended, is_solved = terminated or truncated, bool(info["success"])
             if not ended and rng.integers(len(turns)) == 0:
                 kept, depth = snapshot(env), len(turns)
-        if not self._note(bool(info["success"]), core):
+        if not self._note(is_solved, core):
             kept, depth = reset, 0
         restore(env, kept)
         return turns[:depth]
