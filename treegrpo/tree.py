@@ -57,6 +57,8 @@ class Step(TypedDict, total=False):
     end_reason: str | None
     failure: Failure | None
     state_hash: str
+    tool_calls: int
+    """Tool calls that the action made."""
     weight_version: int
     """Version of the weights that sampled the action."""
     snapshot: Snapshot | None
@@ -81,6 +83,7 @@ class Node:
     end_reason: str | None = None
     failure: Failure | None = None
     state_hash: str = ""
+    tool_calls: int = 0
     weight_version: int = 0
     snapshot: Snapshot | None = None
     advantage: float | None = None
@@ -122,6 +125,12 @@ class Tree:
     question: str = ""
     step: int = 0
     """Trainer step in which the tree was grown."""
+    question_seed: int = 0
+    """Seed that the question was posed with."""
+    start: str = "reset"
+    """Where the tree begins: the environment's reset, or the start state of that name."""
+    start_turns: int = 0
+    """Turns that were taken before the root; they are context and are not trained."""
     nodes: list[Node] = field(default_factory=list[Node])
 
     def add(self, parent: int | None, **step: Unpack[Step]) -> Node:
@@ -140,6 +149,27 @@ class Tree:
         if above:
             above.children.append(node.id)
         return node
+
+    def reorder(self, order: Sequence[int]) -> dict[int, int]:
+        """Number the nodes anew, in `order` of their ids; return the new id of each.
+
+        Raises:
+            TreegrpoError: not every node once, or a child before its parent.
+        """
+        new = {old: number for number, old in enumerate(order)}
+        nodes = [self.nodes[old] for old in order if 0 <= old < len(self.nodes)]
+        kept = len(new) == len(order) == len(nodes) == len(self.nodes)
+        if not kept or any(n.parent is not None and new[n.parent] >= new[n.id] for n in nodes):
+            raise TreegrpoError(
+                f"An order of nodes asked for, but {list(order)} does not name each of "
+                f"{len(self.nodes)} nodes once, a parent before its children. Correct the order."
+            )
+        for node in nodes:
+            node.id = new[node.id]
+            node.parent = None if node.parent is None else new[node.parent]
+            node.children = sorted(new[child] for child in node.children)
+        self.nodes = nodes
+        return new
 
     def leaves(self) -> list[int]:
         """Return the ids of the episode ends, ascending; a bare root is not a leaf."""
@@ -198,6 +228,18 @@ class Tree:
     def sampled_tokens(self) -> int:
         """Tokens the policy sampled, once per edge of the tree."""
         return sum(len(node.action_ids) for node in self.nodes)
+
+    @property
+    def tool_calls(self) -> int:
+        """Tool calls, once per edge of the tree."""
+        return sum(node.tool_calls for node in self.nodes)
+
+    @property
+    def chain_cost(self) -> tuple[int, int]:
+        """Sampled tokens and tool calls that as many chains as there are leaves would take."""
+        pairs = list(zip(self.nodes, self.leaf_counts(), strict=True))
+        tokens = sum(len(node.action_ids) * count for node, count in pairs)
+        return tokens, sum(node.tool_calls * count for node, count in pairs)
 
     def check_ids(self) -> None:
         """Pass if every node still holds the ids it was added with.
@@ -319,6 +361,7 @@ class NodeRecord(BaseModel):
     end_reason: str | None
     failure: Failure | None
     state_hash: str
+    tool_calls: int = 0
     action_ids: list[int]
     action_logps: list[float]
     observation_ids: list[int]
@@ -336,6 +379,9 @@ class TreeRecord(BaseModel):
     difficulty: int
     step: int
     question: str
+    question_seed: int = 0
+    start: str = "reset"
+    start_turns: int = 0
     nodes: list[NodeRecord] = Field(min_length=1)
 
 

@@ -1,16 +1,16 @@
 """Growing rollout trees: which nodes are forked, what may be spent, and the loop itself."""
 
-from treegrpo.rollout.budget import Budget
 from treegrpo.rollout.environments import EnvironmentPool
-from treegrpo.rollout.expansion import random_forks
-from treegrpo.rollout.scheduler import Grown, Question, RolloutSettings, Scheduler
+from treegrpo.rollout.grown import Grown, Status
+from treegrpo.rollout.growth import Question
+from treegrpo.rollout.scheduler import Scheduler
+from treegrpo.rollout.settings import RolloutSettings
 
 __all__ = [
-    "Budget",
     "EnvironmentPool",
     "Grown",
     "Question",
     "RolloutSettings",
     "Scheduler",
-    "random_forks",
+    "Status",
 ]

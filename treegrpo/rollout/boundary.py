@@ -9,8 +9,9 @@ cannot be captured at all) is the user's to mend, and passes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 
@@ -18,6 +19,7 @@ from treegrpo.envs.core import Message
 from treegrpo.envs.errors import GraderFailed, SandboxFailed, TreegrpoError
 from treegrpo.envs.snapshot import Snapshot, core_of, snapshot
 from treegrpo.rollout.environments import EnvironmentPool
+from treegrpo.rollout.starts.base import Turn
 from treegrpo.tree import Failure
 
 MAX_FAULT_CHARS = 500
@@ -32,6 +34,9 @@ class Opening:
     question: str
     messages: list[Message]
     snapshot: Snapshot
+    """Where the trees begin: at the reset, or behind `turns`."""
+    turns: list[Turn] = field(default_factory=list[Turn])
+    """Turns taken since the reset; the trees take them as context."""
 
 
 @dataclass(frozen=True)
@@ -63,27 +68,43 @@ class Answer:
         return self.terminated or self.truncated
 
 
-def pose(pool: EnvironmentPool, seed: int, options: dict[str, Any]) -> Opening | Fault:
+def pose(
+    pool: EnvironmentPool,
+    seed: int,
+    options: dict[str, Any],
+    begin: Callable[[gymnasium.Env[str, str]], list[Turn]] | None = None,
+) -> Opening | Fault:
     """Return the question that a reset poses, or how the environment failed.
 
+    Args:
+        pool: whose template is reset.
+        seed: of the reset.
+        options: of the reset.
+        begin: moves the environment from its reset to where the trees begin, if not there.
+
     Raises:
-        TreegrpoError: wrong options, or a state that cannot be captured: the user's to mend.
+        TreegrpoError: wrong options, a state that cannot be captured, or a start state that
+            the environment cannot give: the user's to mend.
     """
-    try:
-        _, info = pool.template.reset(seed=seed, options=options)
-        return Opening(
-            task_id=info["task_id"],
-            difficulty=int(info["difficulty"]),
-            question=pool.core.task.question,
-            messages=info["messages"],
-            snapshot=snapshot(pool.template),
-        )
-    except TreegrpoError:
-        raise
-    except SandboxFailed as error:
-        return Fault(str(error)[:MAX_FAULT_CHARS], "sandbox")
-    except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
-        return Fault(_told(error))
+    with pool.lock:
+        try:
+            _, info = pool.template.reset(seed=seed, options=options)
+            task = pool.core.task
+            turns = begin(pool.template) if begin is not None else []
+            return Opening(
+                task_id=str(info["task_id"]),
+                difficulty=int(info["difficulty"]),
+                question=task.question,
+                messages=_checked(info["messages"]),
+                snapshot=snapshot(pool.template),
+                turns=turns,
+            )
+        except SandboxFailed as error:
+            return Fault(str(error)[:MAX_FAULT_CHARS], "sandbox")
+        except TreegrpoError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
+            return Fault(_told(error))
 
 
 def branch_off(
@@ -133,7 +154,8 @@ def _step(
     core = core_of(env)
     if left is not None:
         core.cap_tool_calls(before + left)
-    observation, reward, terminated, truncated, info = env.step(action)
+    observation, given, is_terminated, is_truncated, info = env.step(action)
+    reward, terminated, truncated = float(given), bool(is_terminated), bool(is_truncated)
     if not math.isfinite(reward):
         raise GraderFailed(f"The reward is {reward}, which is not finite.")
     reason = info["end_reason"]
@@ -143,9 +165,9 @@ def _step(
         reason = "budget"  # ours, not the environment's own
     after = snapshot(env) if keep and not (terminated or truncated) else None
     return Answer(
-        observation=observation,
-        messages=info["messages"],
-        reward=float(reward),
+        observation=str(observation),
+        messages=_checked(info["messages"]),
+        reward=reward,
         terminated=terminated,
         truncated=truncated,
         end_reason=reason,
@@ -153,6 +175,14 @@ def _step(
         state_hash=core.state_hash() if after is None else after.hash,
         snapshot=after,
     )
+
+
+def _checked(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages if a chat template can render them; raise TypeError if not."""
+    for message in cast("Sequence[Any]", messages):
+        if not (isinstance(message["role"], str) and isinstance(message["content"], str)):
+            raise TypeError(f"a message must hold role and content as text, found {message!r}")
+    return list(messages)
 
 
 def _tool_calls(env: gymnasium.Env[str, str], before: int) -> int:

@@ -1,62 +1,121 @@
-"""Hard budgets: sampled tokens and tool calls, counted once per edge of the trees."""
+"""Hard budgets: sampled tokens and tool calls, counted once per edge of the trees.
+
+Environments answer in any order, and who is admitted must not depend on it. So a question's
+steps have an order of their own, by key: first the tick (how many steps had to come before),
+then tree and branch. A step is admitted exactly if it would be, were the steps taken one after
+the other in that order, each with its largest possible cost. Mostly that is plain at once,
+because what is left covers every step that may still come before it; near the limit a step
+waits until none can.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Key: TypeAlias = tuple[int, int, tuple[int, ...]]
+"""(tick, tree, branch) of a step."""
 
 
 @dataclass
 class Budget:
-    """What may be spent, and what has been; None means no limit.
+    """What the trees of one question may spend, and what has been; None means no limit.
 
-    A limit is never exceeded: a step is admitted only if its largest possible cost still fits
-    beside what is spent and what the steps in flight have reserved. `within` is a larger budget
-    (the run's) that everything spent here counts against too.
+    `before` in the calls below is how many steps with a smaller key may still be open: steps in
+    flight, and those that may yet come.
     """
 
     max_sampled_tokens: int | None = None
     max_tool_calls: int | None = None
-    within: Budget | None = None
-    sampled_tokens: int = 0
-    tool_calls: int = 0
-    reserved_tokens: int = 0
+    step_tokens: int = 1
+    """Most tokens of one step."""
+    step_calls: int = 1
+    """Most tool calls of one step."""
+    _tokens: dict[Key, int] = field(default_factory=dict[Key, int])
+    _calls: dict[Key, int] = field(default_factory=dict[Key, int])
 
-    def admit(self, max_tokens: int) -> bool:
-        """Return whether a step of up to `max_tokens` may be sampled now, and reserve them."""
-        if self.is_spent(max_tokens) or not self._has_room(self.reserved_tokens + max_tokens):
+    def admits(self, key: Key, before: float) -> bool | None:
+        """Return whether the step may be sampled; None while that is open."""
+        verdicts = [
+            _verdict(self._tokens, key, before, self.step_tokens, self.max_sampled_tokens, 0),
+            # A step without any call left could still answer, but not act: it is not begun.
+            _verdict(self._calls, key, before, self.step_calls, self.max_tool_calls, 1),
+        ]
+        if False in verdicts:
             return False
-        if self.within is not None and not self.within.admit(max_tokens):
-            return False
-        self.reserved_tokens += max_tokens
-        return True
+        return None if None in verdicts else True
 
-    def is_spent(self, max_tokens: int) -> bool:
-        """Return whether such a step can never be admitted again, whatever is in flight."""
-        if self.within is not None and self.within.is_spent(max_tokens):
-            return True
-        left = self.tool_calls_left
-        return not self._has_room(max_tokens) or (left is not None and left <= 0)
+    def calls_left(self, key: Key, before: float) -> int | None:
+        """Return the calls that the step may make; None while that is open.
 
-    def settle(self, reserved: int, sampled: int) -> None:
-        """Replace a reservation by what was really sampled."""
-        self.reserved_tokens -= reserved
-        self.sampled_tokens += sampled
-        if self.within is not None:
-            self.within.settle(reserved, sampled)
+        Without a limit, or far from it, that is all that a step can make.
+        """
+        limit = self.max_tool_calls
+        if limit is None:
+            return self.step_calls
+        if sum(self._calls.values()) + self.step_calls * (before + 1) <= limit:
+            return self.step_calls
+        if before:
+            return None
+        return min(self.step_calls, max(0, limit - _spent_before(self._calls, key)))
 
-    def count_tool_calls(self, calls: int) -> None:
-        """Count calls that were made."""
-        self.tool_calls += calls
-        if self.within is not None:
-            self.within.count_tool_calls(calls)
+    def settle_tokens(self, key: Key, tokens: int) -> None:
+        """Note what the step sampled."""
+        self._tokens[key] = tokens
+
+    def settle_calls(self, key: Key, calls: int) -> None:
+        """Note the calls the step made."""
+        self._calls[key] = calls
 
     @property
-    def tool_calls_left(self) -> int | None:
-        """Tool calls still allowed; None without a limit."""
-        own = None if self.max_tool_calls is None else self.max_tool_calls - self.tool_calls
-        outer = None if self.within is None else self.within.tool_calls_left
-        return min((left for left in (own, outer) if left is not None), default=None)
+    def is_limited(self) -> bool:
+        """Whether there is any limit."""
+        return self.max_sampled_tokens is not None or self.max_tool_calls is not None
 
-    def _has_room(self, tokens: int) -> bool:
-        limit = self.max_sampled_tokens
-        return limit is None or self.sampled_tokens + tokens <= limit
+
+def shares(limit: int | None, count: int, least: int) -> list[int | None]:
+    """Return a limit divided among `count` questions, in equal parts decided beforehand.
+
+    Whoever finishes first then takes nothing from the others. Where the parts would be smaller
+    than `least`, the first questions get as much and the rest nothing.
+    """
+    if limit is None:
+        return [None] * count
+    served = min(count, limit // max(1, least))
+    part, more = divmod(limit, served) if served else (0, 0)
+    return [part + (number < more) if number < served else 0 for number in range(count)]
+
+
+def steps_before(key: Key, others: Sequence[Key], unborn: int | None, first_tick: int) -> float:
+    """Return how many steps with a smaller key may still be open.
+
+    Args:
+        key: of the step in question.
+        others: the next step of every other live branch of its question.
+        unborn: branches that may still be forked; None where nobody knows.
+        first_tick: the smallest tick of any live branch; a fork comes later than that.
+    """
+    tick, *rest = key
+    open_steps: float = 0
+    for other_tick, *other in others:
+        if other_tick <= tick:
+            open_steps += tick - other_tick + (other < rest)
+    if tick > first_tick:
+        open_steps += float("inf") if unborn is None else unborn * (tick - first_tick)
+    return open_steps
+
+
+def _verdict(
+    spent: dict[Key, int], key: Key, before: float, step: int, limit: int | None, least: int
+) -> bool | None:
+    """Return whether a step of cost `step` fits; `least` instead of `step` where it is capped."""
+    if limit is None or sum(spent.values()) + step * (before + 1) <= limit:
+        return True
+    if before:
+        return None
+    return _spent_before(spent, key) + (least or step) <= limit
+
+
+def _spent_before(spent: dict[Key, int], key: Key) -> int:
+    return sum(cost for other, cost in spent.items() if other < key)

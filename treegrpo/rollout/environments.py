@@ -1,8 +1,9 @@
-"""Environment objects for branches: made once by fork, reused by restore."""
+"""Environment objects for branches: made once by fork, reused by restore; any thread may ask."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 
 import gymnasium
 
@@ -16,15 +17,17 @@ class EnvironmentPool:
     All are forks of one template, so they share its immutable world (corpora, indexes).
 
     Attributes:
-        template: poses the questions; never handed out.
-        lent: environments handed out and not back yet.
+        template: poses the questions; never handed out. Whoever uses it holds `lock`.
+        lent: environments handed out and not back yet, those in which something hangs included.
     """
 
     def __init__(self, template: gymnasium.Env[str, str]) -> None:
         """Keep the template, which the pool closes in the end."""
         self.template = template
+        self.lock = threading.Lock()
         self.lent = 0
         self._free: list[gymnasium.Env[str, str]] = []
+        self._counting = threading.Lock()
 
     @property
     def core(self) -> ToolEnv:
@@ -33,24 +36,29 @@ class EnvironmentPool:
 
     def take(self, snapshot: Snapshot, *, seed: int | None) -> gymnasium.Env[str, str]:
         """Return an environment at the snapshot; without a seed its randomness goes on there."""
-        if self._free:
-            env = self._free.pop()
+        with self._counting:
+            env = self._free.pop() if self._free else None
+        if env is not None:
             restore(env, snapshot, seed=seed)
         else:
-            # The template may stand at a question whose reset failed halfway.
-            restore(self.template, snapshot)
-            env = fork(self.template, seed=seed)
-        self.lent += 1
+            with self.lock:
+                # The template may stand at a question whose reset failed halfway.
+                restore(self.template, snapshot)
+                env = fork(self.template, seed=seed)
+        with self._counting:
+            self.lent += 1
         return env
 
     def give(self, env: gymnasium.Env[str, str]) -> None:
         """Take an environment back for reuse."""
-        self.lent -= 1
-        self._free.append(env)
+        with self._counting:
+            self.lent -= 1
+            self._free.append(env)
 
     def discard(self, env: gymnasium.Env[str, str]) -> None:
         """Take back an environment that failed; it is closed, not used again."""
-        self.lent -= 1
+        with self._counting:
+            self.lent -= 1
         with contextlib.suppress(Exception):  # it has failed already, and that was counted
             env.close()
 

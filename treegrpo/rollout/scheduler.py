@@ -1,25 +1,21 @@
-"""The loop that grows trees: every branch that is ready joins the next batch.
+"""The loop that grows trees, without barriers.
 
-A branch is one rollout in flight. When its episode ends, its tree may be forked: a fork is
-one operation on three things, the tree node, the environment's snapshot after it and the
-engine's context there. Trees do not wait for each other: a tree is forked as soon as its own
-round is over, and its forks join the batch of whatever else is running.
+A branch is one rollout in flight, and it is always in one place: waiting for an environment,
+inside one, ready, or in the engine. Whatever is ready joins the next decode batch while other
+environments still work; a tree is forked as soon as its expansion policy says so, and its forks
+join whatever else is running.
 
-Simplification: a step is synchronous. The batch is sampled to the end of its longest action,
-then the environments answer one after the other.
-
-Every random draw has a stream of its own, named by question, tree, branch and depth, so the
-order of completion and the make-up of batches never change a result.
+Every random draw has a stream of its own, named by question, tree, branch and depth, and budgets
+are decided in the order of the steps' keys, so the order of completion never changes a result.
+With `barriers`, as published trees are grown, every batch waits for every environment, and every
+round of forks for every tree.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import gymnasium
 import numpy as np
@@ -27,247 +23,282 @@ import numpy as np
 from treegrpo.chat import ChatFormat
 from treegrpo.engine.base import Context, Engine, Sampled, SamplingParams
 from treegrpo.envs.digest import stable_seed
-from treegrpo.envs.snapshot import Snapshot
-from treegrpo.rollout.boundary import Fault, Opening, answer, branch_off, pose
-from treegrpo.rollout.budget import Budget
+from treegrpo.rollout.births import Births
+from treegrpo.rollout.boundary import Answer, answer
+from treegrpo.rollout.budget import shares
 from treegrpo.rollout.environments import EnvironmentPool
-from treegrpo.rollout.expansion import random_forks
-from treegrpo.tree import Tree
+from treegrpo.rollout.expansion.base import Expansion, forks_at_node, forks_at_rest
+from treegrpo.rollout.expansion.random import Random
+from treegrpo.rollout.grown import Grown, Status
+from treegrpo.rollout.growth import Branch, Place, Question, QuestionGrowth, TreeGrowth
+from treegrpo.rollout.settings import RolloutSettings
+from treegrpo.rollout.starts.base import StartState
+from treegrpo.rollout.timeline import NO_TIMELINE, Timeline
+from treegrpo.rollout.workers import Late, Workers
 
-
-@dataclass(frozen=True)
-class RolloutSettings:
-    """The shape of the trees and the limits of an episode; see TrainConfig for each field."""
-
-    trunks: int
-    forks: int
-    rounds: int
-    noise: str
-    temperature: float
-    max_action_tokens: int
-    max_context_tokens: int
-    max_sampled_tokens_per_question: int | None = None
-    max_tool_calls_per_question: int | None = None
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question to grow trees for: the reset that poses it, and the seed of its streams."""
-
-    seed: int
-    options: dict[str, Any]
-
-
-@dataclass
-class Grown:
-    """The trees of each question (none where reset failed), and what they cost."""
-
-    questions: list[list[Tree]] = field(default_factory=list[list[Tree]])
-    sampled_tokens: int = 0
-    tool_calls: int = 0
-    failures: Counter[str] = field(default_factory=Counter[str])
-    """Rollouts that failed, by who failed."""
-    faults: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
-    """The same by who failed and what it said, for people to read."""
-    unstarted: Counter[str] = field(default_factory=Counter[str])
-    """Branches that were refused before they sampled anything, by reason; they leave no leaf."""
-    fork_depths: list[int] = field(default_factory=list[int])
-    seconds_generation: float = 0.0
-    seconds_environment: float = 0.0
-
-    def count_failure(self, who: str, message: str) -> None:
-        """Count a rollout that failed."""
-        self.failures[who] += 1
-        self.faults[who, message] += 1
-
-
-@dataclass
-class _Job:
-    """One tree being grown: what its forks need, and where it stands."""
-
-    tree: Tree
-    question: Question
-    budget: Budget
-    snapshots: dict[int, Snapshot]
-    contexts: dict[int, Context]
-    live: dict[int, _Branch] = field(default_factory=dict[int, "_Branch"])
-    branches: int = 0
-    round: int = 0
-
-
-@dataclass
-class _Branch:
-    """One rollout in flight: the node it continues, and its own environment and context."""
-
-    job: _Job
-    number: int
-    node: int
-    env: gymnasium.Env[str, str]
-    context: Context
-    has_sampled: bool = False
+_LINGER_S = 0.02
+"""How long a batch that nobody can join later waits for an environment's next answer."""
+_STATUS_EVERY_S = 0.2
 
 
 class Scheduler:
-    """Grows the trees of many questions together."""
+    """Grows the trees of many questions together.
+
+    Args:
+        engine, chat, pool, settings: borrowed; tool schemas are those of the pool's environment.
+        expansion: where trees are forked; without it the published random forks.
+        start: where trees begin; without it at the reset.
+        watch: called some times a second with how it goes.
+    """
 
     def __init__(
-        self, engine: Engine, chat: ChatFormat, pool: EnvironmentPool, settings: RolloutSettings
+        self,
+        engine: Engine,
+        chat: ChatFormat,
+        pool: EnvironmentPool,
+        settings: RolloutSettings,
+        *,
+        expansion: Expansion | None = None,
+        start: StartState | None = None,
+        watch: Callable[[Status], None] | None = None,
     ) -> None:
-        """Borrow the parts; tool schemas are those of the pool's environment."""
-        self._engine, self._chat, self._pool, self._settings = engine, chat, pool, settings
-        self._tools = pool.core.tool_schemas()
-        self._params = SamplingParams(
+        self.engine, self.chat, self.pool, self.settings = engine, chat, pool, settings
+        self.expansion = expansion if expansion is not None else Random()
+        self.start, self.watch = start, watch
+        self.tools = pool.core.tool_schemas()
+        self.params = SamplingParams(
             max_tokens=settings.max_action_tokens,
             temperature=settings.temperature,
             stop_ids=frozenset(chat.stop_ids),
         )
-        self._max_length = min(settings.max_context_tokens, engine.max_length)
+        self.max_length = min(settings.max_context_tokens, engine.max_length)
 
     def grow(
-        self, questions: Sequence[Question], *, max_sampled_tokens: int | None = None
+        self,
+        questions: Sequence[Question],
+        *,
+        max_sampled_tokens: int | None = None,
+        max_tool_calls: int | None = None,
+        timeline: Timeline = NO_TIMELINE,
     ) -> Grown:
-        """Return M trees per question, forked N times in each of L rounds.
+        """Return the trees of each question, with nodes in an order that the seed decides.
 
-        Without failures and budgets a question has M (L N + 1) leaves. Whatever happens, every
-        context and environment is given back.
+        Whatever happens, every context and environment is given back; an environment that
+        hangs is closed when it lets go.
 
         Args:
             questions: grown together.
-            max_sampled_tokens: hard budget of all of them, above that of each.
+            max_sampled_tokens: hard budget of all of them, divided among them beforehand.
+            max_tool_calls: the same in tool calls.
+            timeline: records what happened when.
         """
-        grown, jobs = Grown(), list[_Job]()
-        everything = Budget(max_sampled_tokens)
-        ready: list[_Branch] = []
+        growing = _Growing(self, timeline)
         try:
-            for question in questions:
-                started = self._start(question, everything, jobs, grown)
-                grown.questions.append([job.tree for job in started])
-                ready += [b for job in started for b in self._fork(job, 0, grown)]
-            while ready:
-                ready = self._advance(ready, grown)
+            growing.run(
+                questions,
+                shares(max_sampled_tokens, len(questions), self.params.max_tokens),
+                shares(max_tool_calls, len(questions), 1),
+            )
         finally:
-            for job in jobs:
-                self._abandon(job)
-        return grown
+            growing.close()
+        return growing.grown
 
-    def _start(
-        self, question: Question, everything: Budget, jobs: list[_Job], grown: Grown
-    ) -> list[_Job]:
-        """Reset once, and plant one root per trunk at that very state; add them to `jobs`."""
-        with _environment_time(grown):
-            opening = pose(self._pool, stable_seed("reset", question.seed), question.options)
-        if isinstance(opening, Fault):
-            grown.count_failure(opening.failure, opening.message)
-            return []
-        prompt = self._chat.opening_ids(opening.messages, self._tools)
-        settings = self._settings
-        budget = Budget(
-            settings.max_sampled_tokens_per_question,
-            settings.max_tool_calls_per_question,
-            within=everything,
+
+class _Growing:
+    """One call of `grow`: who is where."""
+
+    def __init__(self, scheduler: Scheduler, timeline: Timeline) -> None:
+        self._of, self._timeline = scheduler, timeline
+        self._engine, self._settings = scheduler.engine, scheduler.settings
+        self._at_rest = type(scheduler.expansion).at_rest is not Expansion.at_rest
+        self._at_node = type(scheduler.expansion).at_node is not Expansion.at_node
+        self.grown = Grown()
+        self._workers = Workers(self._settings.environment_threads, timeline)
+        self._births = Births(
+            scheduler,
+            self._workers,
+            self.grown,
+            planted=self._planted,
+            born=lambda branch: self._ready.append(branch),
+            stillborn=self._end,
         )
-        context = self._engine.start(prompt)
-        started: list[_Job] = []
-        for number, own in enumerate(self._engine.fork(context, settings.trunks)):
-            tree = _root(opening, number, prompt)
-            started.append(_Job(tree, question, budget, {0: opening.snapshot}, {0: own}))
-        self._engine.release(context)
-        jobs += started
-        return started
+        self._questions: list[QuestionGrowth] = []
+        self._ready: list[Branch] = []
+        self._sampling: dict[Context, Branch] = {}
+        self._sampled: list[tuple[Branch, Sampled]] = []
+        """Actions whose environment has not been asked yet."""
+        self._resting: list[TreeGrowth] = []
+        self._num_live = self._num_ended = 0
+        self._is_stuck = self._is_short = False
+        self._started = self._told = time.perf_counter()
 
-    def _fork(self, job: _Job, node: int, grown: Grown) -> list[_Branch]:
-        """Return a new branch at a node: environment, context and node forked together.
+    # ------------------------------------------------------------------------------- the loop
 
-        No branch where the environment could not be forked; the failure is counted.
-        """
-        is_trunk, number = job.branches == 0, job.branches
-        job.branches += 1
-        with _environment_time(grown):
-            env = branch_off(self._pool, job.snapshots[node], self._noise(job, node, number))
-        if isinstance(env, Fault):
-            grown.count_failure(env.failure, env.message)
-            return []
-        [context] = self._engine.fork(job.contexts[node], 1)
-        branch = _Branch(job, number, node, env, context)
-        job.live[number] = branch
-        if not is_trunk:
-            grown.fork_depths.append(job.tree.nodes[node].depth)
-        return [branch]
+    def run(
+        self,
+        questions: Sequence[Question],
+        tokens: Sequence[int | None],
+        calls: Sequence[int | None],
+    ) -> None:
+        """Grow everything to its end."""
+        for each in zip(questions, tokens, calls, strict=True):
+            self._questions.append(self._births.pose(*each))
+        while True:
+            self._collect()
+            self._births.fetch(self._room())
+            self._ask()
+            self._submit()
+            self._decode()
+            self._rest()
+            self._tell()
+            in_flight = self._engine.submitted or self._workers.pending or self._births.unborn
+            if not (in_flight or self._ready or self._sampled or self._resting):
+                break
+        self.grown.questions = [[one.tree for one in each.trees] for each in self._questions]
 
-    def _noise(self, job: _Job, node: int, number: int) -> int | None:
-        """Return the seed of a branch's environment; None goes on with the node's stream.
+    def _collect(self) -> None:
+        """Take the environments' answers; wait for one only where nothing else can be done."""
+        workers, began = self._workers, time.perf_counter()
+        if not workers.collect() and self._engine.submitted and not self._settings.barriers:
+            return
+        if self._settings.barriers:
+            while workers.pending:
+                workers.collect(1.0)
+        elif not self._engine.submitted:
+            if self._is_stuck or not (self._ready or self._sampled):
+                workers.collect(1.0)
+            if not self._engine.capabilities.joins_running:
+                while workers.pending and workers.collect(_LINGER_S):
+                    pass
+        self.grown.timing.waiting += time.perf_counter() - began
 
-        All trees of a question have the snapshot of one reset at their roots. Unless they are
-        to share its stream, each tree has a stream of its own there.
-        """
-        match self._settings.noise:
-            case "fresh":
-                return stable_seed("noise", job.question.seed, job.tree.tree_id, number)
-            case "inherit" if node == 0:
-                return stable_seed("noise", job.question.seed, job.tree.tree_id)
-            case _:
-                return None
+    def _room(self) -> int:
+        """Return how many more branches may have an environment; one at least where all wait."""
+        with_environment = self._num_live - len(self._births.unborn)
+        is_idle = not (self._engine.submitted or self._workers.pending)
+        return max(self._settings.max_live - with_environment, int(is_idle))
 
-    def _advance(self, ready: list[_Branch], grown: Grown) -> list[_Branch]:
-        """Sample one step of every branch that may go on; return who is ready after that.
-
-        At the start nothing is in flight, so of the branches that share a budget the first is
-        admitted or refused: the loop always moves on.
-        """
-        admitted: list[_Branch] = []
-        later: list[_Branch] = []
-        for branch in ready:
-            reason = self._refusal(branch)
-            if reason is not None:
-                later += self._refuse(branch, reason, grown)
-            elif branch.job.budget.admit(self._params.max_tokens):
-                admitted.append(branch)
+    def _submit(self) -> None:
+        """Hand the engine what is ready: widest first, deepest first while memory is short."""
+        waiting: list[Branch] = []
+        was_short, self._is_short = self._is_short, False
+        self._ready.sort(key=lambda branch: branch.depth, reverse=was_short)
+        most = self._of.params.max_tokens
+        for branch in self._ready:
+            verdict = self._may_sample(branch)
+            if isinstance(verdict, str):
+                self._refuse(branch, verdict)
+            elif not verdict:
+                waiting.append(branch)
+            elif self._engine.admits(branch.context, most) or not self._engine.submitted:
+                self._engine.submit(branch.context, self._of.params, branch.seed("sample"))
+                self._sampling[branch.context] = branch
             else:
-                later.append(branch)  # what is in flight may leave enough
-        if not admitted:
-            return later
-        started = time.perf_counter()
-        contexts, seeds = [b.context for b in admitted], [*map(_stream, admitted)]
-        sampled = self._engine.sample(contexts, self._params, seeds)
-        grown.seconds_generation += time.perf_counter() - started
-        for branch, output in zip(admitted, sampled, strict=True):
-            branch.job.budget.settle(self._params.max_tokens, len(output.ids))
-            grown.sampled_tokens += len(output.ids)
-        for branch, output in zip(admitted, sampled, strict=True):
-            later += self._step(branch, output, grown)
-        return later
+                self._is_short = True
+                waiting.append(branch)
+        self._ready = waiting
+        self._is_stuck = bool(waiting) and not self._engine.submitted
 
-    def _refusal(self, branch: _Branch) -> str | None:
-        """Return why a branch can never go on, or None."""
-        if branch.context.length + self._params.max_tokens > self._max_length:
+    def _decode(self) -> None:
+        """Let the engine move on; with barriers to the end of all that it was given."""
+        timing = self.grown.timing
+        while self._engine.submitted:
+            began, rows = time.perf_counter(), self._engine.submitted
+            timing.rows, timing.live = timing.rows + rows, timing.live + self._num_live
+            with self._timeline.span("decode", track="engine", rows=rows):
+                ended = self._engine.step()
+            timing.generation += time.perf_counter() - began
+            for context, output in ended:
+                self._take(self._sampling.pop(context), output)
+            if not self._settings.barriers:
+                break
+
+    # ---------------------------------------------------------------------- a step of a branch
+
+    def _may_sample(self, branch: Branch) -> bool | str | None:
+        """Return True, why the branch can never go on, or None while that is open."""
+        if branch.context.length + self._of.params.max_tokens > self._of.max_length:
             return "context_limit"
-        return "budget" if branch.job.budget.is_spent(self._params.max_tokens) else None
+        question = branch.growth.question
+        if not question.budget.is_limited:
+            return True
+        verdict = question.budget.admits(branch.key, question.steps_before(branch))
+        return "budget" if verdict is False else verdict
 
-    def _refuse(self, branch: _Branch, reason: str, grown: Grown) -> list[_Branch]:
+    def _refuse(self, branch: Branch, reason: str) -> None:
         """End a branch where it stands, with a truncated leaf.
 
         A branch that has sampled nothing leaves none: its path would be another's, and the
         reward would be nobody's.
         """
         if branch.has_sampled:
-            branch.job.tree.add(branch.node, truncated=True, end_reason=reason)
+            node = branch.growth.tree.add(branch.node, truncated=True, end_reason=reason)
+            branch.growth.places[node.id] = Place(branch.name, branch.tick)
         else:
-            grown.unstarted[reason] += 1
-        return self._end(branch, grown)
+            self.grown.unstarted[reason] += 1
+        self._end(branch)
 
-    def _step(self, branch: _Branch, output: Sampled, grown: Grown) -> list[_Branch]:
-        """Let the environment answer a sampled action; return the branches that go on."""
-        job, text = branch.job, self._chat.decode_action(output.ids)
-        keep = job.round < self._settings.rounds
-        with _environment_time(grown):
-            got = answer(branch.env, text, tool_calls_left=job.budget.tool_calls_left, keep=keep)
-        grown.tool_calls += got.tool_calls
-        job.budget.count_tool_calls(got.tool_calls)
+    def _take(self, branch: Branch, output: Sampled) -> None:
+        """Take over what a branch sampled; its environment is asked next."""
+        growth = branch.growth
+        place = growth.places[branch.node]
+        growth.question.budget.settle_tokens(branch.key, len(output.ids))
+        self.grown.sampled_tokens += len(output.ids)
+        if place.branch == branch.name and place.entropy is None:
+            place.entropy = output.first_entropy
+            if self._of.expansion.needs_entropy:
+                self._expand(growth, branch.node, tick=branch.tick + 1)
+        self._sampled.append((branch, output))
+
+    def _ask(self) -> None:
+        """Hand sampled actions to their environments, as far as the budget of calls is clear."""
+        waiting: list[tuple[Branch, Sampled]] = []
+        for branch, output in self._sampled:
+            question, left = branch.growth.question, None
+            if question.budget.max_tool_calls is not None:
+                left = question.budget.calls_left(branch.key, question.steps_before(branch))
+                if left is None:
+                    waiting.append((branch, output))
+                    continue
+            self._ask_one(branch, output, left)
+        self._sampled = waiting
+
+    def _ask_one(self, branch: Branch, output: Sampled, calls_left: int | None) -> None:
+        env, text = branch.env, self._of.chat.decode_action(output.ids)
+        assert env is not None, "a branch has an environment before it samples"
+        branch.env = None  # the worker's until it has answered
+        keep = self._at_node or (self._at_rest and branch.growth.round < self._settings.rounds)
+        asked = partial(answer, env, text, tool_calls_left=calls_left, keep=keep)
+        self._workers.submit(
+            partial(_timed, asked),
+            partial(self._answered, branch, env, output, text),
+            lambda result: self._of.pool.discard(env),
+            kind="step",
+            timeout_s=branch.seconds_left(self._settings.episode_timeout_s),
+        )
+
+    def _answered(
+        self,
+        branch: Branch,
+        env: gymnasium.Env[str, str],
+        output: Sampled,
+        text: str,
+        result: tuple[Answer, float] | Late,
+    ) -> None:
+        """Add the step to the tree, and let the branch go on, fork or end."""
+        growth, chat = branch.growth, self._of.chat
+        if isinstance(result, Late):
+            self.grown.timeouts += 1
+            got, seconds = _given_up(result), result.seconds
+        else:
+            branch.env, (got, seconds) = env, result
+        branch.seconds += seconds
+        self.grown.tool_calls += got.tool_calls
+        growth.question.budget.settle_calls(branch.key, got.tool_calls)
         ids: list[int] = []
         if not got.ended:
-            closing = self._chat.close_ids(output.ids)
-            ids = [*closing, *self._chat.observation_ids(got.messages)]
-        node = job.tree.add(
+            ids = [*chat.close_ids(output.ids), *chat.observation_ids(got.messages)]
+        node = growth.tree.add(
             branch.node,
             action_ids=output.ids,
             action_logps=output.logps,
@@ -280,79 +311,124 @@ class Scheduler:
             end_reason=got.end_reason,
             failure=got.failure,
             state_hash=got.state_hash,
+            tool_calls=got.tool_calls,
             weight_version=self._engine.version,
         )
-        branch.node, branch.has_sampled = node.id, True
+        place = Place(branch.name, branch.tick, branch.seconds, snapshot=got.snapshot)
+        growth.places[node.id] = place
+        branch.node, branch.has_sampled, branch.tick = node.id, True, branch.tick + 1
         if got.ended:
-            return self._end(branch, grown)
+            self._end(branch)
+            return
         self._engine.prefill(branch.context, ids)
-        if got.snapshot is not None:
-            job.snapshots[node.id] = got.snapshot
-            [job.contexts[node.id]] = self._engine.fork(branch.context, 1)
-        return [branch]
+        if place.snapshot is not None:
+            [place.context] = self._engine.fork(branch.context, 1)
+        self._ready.append(branch)
+        if not self._of.expansion.needs_entropy:
+            self._expand(growth, node.id, tick=branch.tick)
 
-    def _end(self, branch: _Branch, grown: Grown) -> list[_Branch]:
-        """Give back what the branch held; fork the tree if it was the last of its round."""
-        job = branch.job
-        last = job.tree.nodes[branch.node]
+    # ------------------------------------------------------------------------- forks and the end
+
+    def _planted(self, growth: TreeGrowth) -> None:
+        self._num_live += 1
+        if not self._of.expansion.needs_entropy:
+            self._expand(growth, 0, tick=1)
+
+    def _expand(self, growth: TreeGrowth, node: int, tick: int) -> None:
+        """Fork a node at once, as often as the policy says; forget what no fork needs then."""
+        policy = self._of.expansion
+        if not self._at_node or growth.places[node].context is None:
+            return
+        reached = growth.reached(node, self._settings.forks, needs_entropy=policy.needs_entropy)
+        self._fork(growth, [node] * forks_at_node(policy, reached), tick)
+        if not self._at_rest:
+            self._forget(growth.places[node])
+
+    def _fork(self, growth: TreeGrowth, nodes: Sequence[int], tick: int) -> None:
+        for node in nodes:
+            self._births.fork(growth, node, tick)
+            self._num_live += 1
+
+    def _end(self, branch: Branch) -> None:
+        """Give back what the branch held; its tree is at rest if it was the last."""
+        growth, pool = branch.growth, self._of.pool
+        last = growth.tree.nodes[branch.node]
         self._engine.release(branch.context)
-        if last.failure is None:
-            self._pool.give(branch.env)
-        else:
-            grown.count_failure(last.failure, last.observation_text)
-            self._pool.discard(branch.env)
-        del job.live[branch.number]
-        branches: list[_Branch] = []
-        while not job.live and job.round < self._settings.rounds:
-            job.round += 1
-            name = ("forks", job.question.seed, job.tree.tree_id, job.round)
-            rng = np.random.default_rng(stable_seed(*name))
-            for node in random_forks(job.tree, self._settings.forks, rng):
-                branches += self._fork(job, node, grown)
-        if job.round == self._settings.rounds:
-            self._forget(job)
-        return branches
+        if branch.has_sampled and last.failure is not None:
+            self.grown.count_failure(last.failure, last.observation_text)
+        if branch.env is not None:
+            (pool.give if last.failure is None else pool.discard)(branch.env)
+        del growth.live[branch.name]
+        self._num_live, self._num_ended = self._num_live - 1, self._num_ended + 1
+        if not growth.live:
+            self._resting.append(growth)
 
-    def _forget(self, job: _Job) -> None:
+    def _rest(self) -> None:
+        """Let trees at rest be forked once more, or be done."""
+        if self._settings.barriers and self._num_live:
+            return
+        resting, self._resting = self._resting, []
+        for growth in resting:
+            growth.put_in_order()
+            while self._at_rest and not growth.live and growth.round < self._settings.rounds:
+                growth.round += 1
+                where = (growth.question.question.seed, growth.tree.tree_id, growth.round)
+                rng = np.random.default_rng(stable_seed("forks", *where))
+                args = (growth.tree, growth.round, self._settings.forks, rng)
+                self._fork(growth, forks_at_rest(self._of.expansion, *args), growth.last_tick + 1)
+            if not growth.live:
+                for place in growth.places.values():
+                    self._forget(place)
+
+    def _forget(self, place: Place) -> None:
         """Give up what only another fork would need."""
-        for context in job.contexts.values():
-            self._engine.release(context)
-        job.contexts.clear()
-        job.snapshots.clear()
+        if place.context is not None:
+            self._engine.release(place.context)
+        place.context = place.snapshot = None
 
-    def _abandon(self, job: _Job) -> None:
-        """Give up everything a tree still holds; nothing, unless an exception came through."""
-        for branch in job.live.values():
-            self._engine.release(branch.context)
-            self._pool.discard(branch.env)
-        job.live.clear()
-        self._forget(job)
+    def close(self) -> None:
+        """Give up everything that is still held; nothing, unless an exception came through."""
+        for growth in (one for question in self._questions for one in question.trees):
+            for branch in growth.live.values():
+                self._engine.release(branch.context)
+                if branch.env is not None:
+                    self._of.pool.discard(branch.env)
+            for place in growth.places.values():
+                self._forget(place)
+        self._workers.close()
+        self.grown.timing.environment = self._workers.busy_seconds
+        self.grown.timing.whole = time.perf_counter() - self._started
+
+    def _tell(self) -> None:
+        """Tell the watcher how it goes."""
+        now = time.perf_counter()
+        if now - self._told < _STATUS_EVERY_S:
+            return
+        self._told, elapsed = now, now - self._started
+        status = Status(
+            tokens_per_s=self.grown.sampled_tokens / elapsed,
+            live=self._num_live,
+            decoding=self._engine.submitted,
+            answering=self._workers.pending,
+            ended=self._num_ended,
+            waiting_share=self.grown.timing.waiting / elapsed,
+        )
+        self._timeline.counter("live branches", status.live)
+        self._timeline.counter("decoding", status.decoding)
+        if self._of.watch is not None:
+            self._of.watch(status)
 
 
-def _root(opening: Opening, number: int, prompt: list[int]) -> Tree:
-    """Return a tree that holds the prompt only."""
-    tree = Tree(
-        question_id=opening.task_id,
-        tree_id=number,
-        difficulty=opening.difficulty,
-        question=opening.question,
+def _timed(run: Callable[[], Answer]) -> tuple[Answer, float]:
+    """Return what it returns, and the seconds it took."""
+    began = time.perf_counter()
+    return run(), time.perf_counter() - began
+
+
+def _given_up(late: Late) -> Answer:
+    return Answer(
+        observation=late.message,
+        truncated=True,
+        end_reason="environment_failed",
+        failure="environment",
     )
-    tree.add(None, observation_ids=prompt, state_hash=opening.snapshot.hash)
-    return tree
-
-
-def _stream(branch: _Branch) -> int:
-    """Return the seed of the branch's next step, whatever else is in the batch."""
-    job = branch.job
-    depth = job.tree.nodes[branch.node].depth
-    return stable_seed("sample", job.question.seed, job.tree.tree_id, branch.number, depth)
-
-
-@contextmanager
-def _environment_time(grown: Grown) -> Generator[None]:
-    """Count the seconds spent inside as the environment's."""
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        grown.seconds_environment += time.perf_counter() - started

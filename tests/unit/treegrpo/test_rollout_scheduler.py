@@ -146,9 +146,14 @@ def test_the_tool_call_budget_is_hard_and_told_as_ours() -> None:
 def test_the_budget_of_all_questions_together() -> None:
     engine = ScriptedEngine(random_words(["red", "green"]))
     made, _ = scheduler(engine, make(ID))
-    for limit in (7, 50, 100):
+    for limit, served in ((7, 0), (15, 1), (50, 3), (100, 3)):
         grown = made.grow(QUESTIONS, max_sampled_tokens=limit)
-        assert limit - 8 < grown.sampled_tokens <= limit or grown.sampled_tokens == 0 == limit - 7
+        spent = [sum(tree.sampled_tokens for tree in question) for question in grown.questions]
+        # Divided beforehand; no question may be left with less than one whole action.
+        share = limit // served if served else 0
+        assert [bool(tokens) for tokens in spent] == [True] * served + [False] * (3 - served)
+        assert all(share - 8 < tokens <= share + 1 for tokens in spent[:served])
+        assert grown.sampled_tokens <= limit
     assert engine.live_contexts == 0
 
 

@@ -189,7 +189,17 @@ def test_json_round_trip_is_exact_and_one_ascii_line() -> None:
 
 def test_json_has_the_documented_fields() -> None:
     row = json.loads(grown().to_json())
-    assert list(row) == ["question_id", "tree_id", "difficulty", "step", "question", "nodes"]
+    assert list(row) == [
+        "question_id",
+        "tree_id",
+        "difficulty",
+        "step",
+        "question",
+        "question_seed",
+        "start",
+        "start_turns",
+        "nodes",
+    ]
     assert list(row["nodes"][3]) == [
         "id",
         "parent",
@@ -202,6 +212,7 @@ def test_json_has_the_documented_fields() -> None:
         "end_reason",
         "failure",
         "state_hash",
+        "tool_calls",
         "action_ids",
         "action_logps",
         "observation_ids",
@@ -284,3 +295,18 @@ def test_read_trees_without_a_readable_file(tmp_path: Path) -> None:
 def test_trees_and_credit_need_no_torch() -> None:
     code = "import sys, treegrpo.tree, treegrpo.credit; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_reorder_keeps_the_tree_and_its_hashes() -> None:
+    tree = grown()
+    lines = {tuple(tree.nodes[i].content_hash for i in tree.path(leaf)) for leaf in tree.leaves()}
+    order = sorted(range(len(tree.nodes)), key=lambda i: (tree.nodes[i].depth, -i))
+    new = tree.reorder(order)
+    assert [new[old] for old in order] == list(range(len(order)))
+    again = {tuple(tree.nodes[i].content_hash for i in tree.path(leaf)) for leaf in tree.leaves()}
+    assert again == lines
+    tree.check_ids()
+    assert all(node.children == sorted(node.children) for node in tree.nodes)
+    for wrong in ([0], order[::-1], [0, *range(len(order) - 1)]):
+        with pytest.raises(TreegrpoError, match="a parent before its children"):
+            tree.reorder(wrong)
