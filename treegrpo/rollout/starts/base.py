@@ -28,7 +28,6 @@ from treegrpo.rollout.expansion.options import STRICT, read_options
 from treegrpo.tree import Tree
 
 M = TypeVar("M", bound=BaseModel)
-O = TypeVar("O", bound=BaseModel)  # noqa: E741
 S = TypeVar("S", bound="StartState")
 
 
@@ -66,7 +65,7 @@ class StartState:
     ) -> tuple[int, dict[str, Any]] | None:
         """Return the question to pose instead, as seed and options of its reset; None: this one.
 
-        Called before the reset. `rng` is a stream of this question's own.
+        Called before the reset, and followed by `begin`. `rng` is a stream of this question's own.
         """
         return None
 
@@ -75,13 +74,13 @@ class StartState:
     ) -> list[Turn]:
         """Move `env` to where the question's trees begin; return the turns that lead there.
 
-        Called once for a question, whose answer must not depend on which question was asked
-        first. What the environment raises passes: it is attributed like a reset that fails.
+        Called once for a question, by any thread and in any order, which must not matter. What
+        the environment raises passes: it is attributed like a reset that fails.
 
         Args:
             env: stands at a reset, wrappers and all; its episode must not be over in the end.
             question_seed: seed the question was posed with, after `question` had its say.
-            rng: a stream of this question's own, another than that of `question`.
+            rng: a stream of this question's own, where `question` left it.
         """
         return []
 
@@ -99,7 +98,7 @@ class StartState:
             TreegrpoError: the state of something else.
         """
 
-    def _read(self, model: type[O], options: Mapping[str, JsonValue]) -> O:
+    def _read(self, model: type[M], options: Mapping[str, JsonValue]) -> M:
         """Return the options that were given, checked against their model."""
         return read_options(model, options, "start_options", f"start state '{self.name}'")
 
