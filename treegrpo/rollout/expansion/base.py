@@ -65,7 +65,10 @@ class Expansion(BaseModel):
     sampled, but not yet answered."""
 
     def at_node(self, reached: Reached) -> int:
-        """Return how many branches to fork at this node at once; called once for each node."""
+        """Return how many branches to fork at this node at once.
+
+        Called once for each node whose episode goes on, the root included.
+        """
         return 0
 
     def at_rest(self, tree: Tree, round: int, forks: int, rng: np.random.Generator) -> list[int]:

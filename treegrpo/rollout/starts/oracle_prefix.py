@@ -50,15 +50,10 @@ class OracleOptions(BaseModel):
     """Episodes of a difficulty before its rate is believed; until then it is on."""
 
     @model_validator(mode="after")
-    def _rates_agree(self) -> Self:
+    def _agree(self) -> Self:
         if self.on_below > self.off_above:
             raise ValueError(
                 f"on_below={self.on_below} is above off_above={self.off_above}; allowed: at most it"
-            )
-        if self.min_episodes > self.window:
-            raise ValueError(
-                f"min_episodes={self.min_episodes} is never reached with window={self.window}; "
-                "allowed: at most it"
             )
         return self
 
@@ -68,9 +63,12 @@ class Level(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+    seen: int = 0
+    """Episodes begun at reset."""
     episodes: float = 0.0
-    """Episodes begun at reset; those of earlier steps have faded."""
+    """The same where those of earlier steps have faded."""
     successes: float = 0.0
+    """The solved ones among the faded."""
     is_on: bool = True
 
 
@@ -123,7 +121,8 @@ class OraclePrefix(StartState):
             if tree.start == "reset":
                 rewards[tree.difficulty] += map(tree.episode_reward, tree.scored_leaves())
         for difficulty, found in rewards.items():
-            self._count(self._learned.levels.setdefault(difficulty, Level()), found)
+            if found:
+                self._count(self._learned.levels.setdefault(difficulty, Level()), found)
 
     def is_on(self, difficulty: int) -> bool:
         """Return whether a share of the questions of a difficulty begins along the way."""
@@ -140,11 +139,12 @@ class OraclePrefix(StartState):
     def _count(self, level: Level, rewards: list[float]) -> None:
         """Let the episodes so far fade by as many as are new, add those, and switch."""
         options = self._options
+        level.seen += len(rewards)
         kept = (1 - 1 / options.window) ** len(rewards)
         level.episodes = level.episodes * kept + len(rewards)
         solved = sum(reward >= self._learned.threshold for reward in rewards)
         level.successes = level.successes * kept + solved
-        if level.episodes < options.min_episodes:
+        if level.seen < options.min_episodes:
             return
         rate = level.successes / level.episodes
         if rate < options.on_below:
