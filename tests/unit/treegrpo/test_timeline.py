@@ -110,6 +110,18 @@ def test_every_event_has_what_its_phase_requires(tmp_path: Path) -> None:
     assert inner["args"] == {"share": 0.5, "of": "rows", "done": True, "left": None}
 
 
+def test_a_span_that_begins_with_another_stands_behind_what_contains_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter([0, 5_000, 5_000, 6_000, 9_000])
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: next(ticks))
+    timeline = Timeline()
+    with timeline.span("outer"), timeline.span("inner"):
+        pass
+    spans = [(e["name"], e["ts"], e["dur"]) for e in events(timeline, tmp_path, "X")]
+    assert spans == [("outer", 5.0, 4.0), ("inner", 5.0, 1.0)]
+
+
 def test_spans_from_many_threads_are_all_there_and_nest(tmp_path: Path) -> None:
     timeline, threads, each = Timeline(), 8, 40
     together = threading.Barrier(threads)
