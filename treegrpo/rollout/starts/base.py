@@ -80,7 +80,7 @@ class StartState:
         Args:
             env: stands at a reset, wrappers and all; its episode must not be over in the end.
             question_seed: seed the question was posed with, after `question` had its say.
-            rng: a stream of this question's own, where `question` left it.
+            rng: a stream of this question's own, another than that of `question`.
         """
         return []
 
