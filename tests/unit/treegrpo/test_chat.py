@@ -82,6 +82,9 @@ LATER_TURNS_DIFFER = CHATML.replace(
     '"\\n<tool_response>\\n" +',
     '"\\n<tool_response>\\n" + ("again: " if loop.index0 > 3 else "") +',
 )
+TOOLS_CHANGE_ANSWERS = CHATML.replace(
+    '"\\n<tool_response>\\n" +', '"\\n<tool_response>\\n" + ("of a tool: " if tools else "") +'
+)
 
 TOOLS: list[Tool] = [{"type": "function", "function": {"name": "find", "parameters": {}}}]
 OPENING: list[Message] = [
@@ -184,6 +187,13 @@ def test_observations_become_one_user_message_where_tools_are_refused() -> None:
     )
 
 
+def test_a_user_says_nothing_where_roles_must_alternate() -> None:
+    chat, tokenizer = make(NO_TOOL_ROLE)
+    assert tokenizer.decode(chat.observation_ids([])) == (
+        "\n<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
 def test_observations_become_user_messages_where_tool_messages_are_dropped() -> None:
     chat, _ = make(SKIPS_TOOL_MESSAGES)
     assert chat.observation_role == "user"
@@ -212,9 +222,10 @@ def test_an_observation_cannot_forge_a_turn() -> None:
         (NO_GENERATION_PROMPT, r"adds none .*Handle add_generation_prompt"),
         (NO_END_TOKEN, r"goes on with 'END\\n.*does not begin with one added token"),
         (LATER_TURNS_DIFFER, r"stood 'It is the third.*now 'again: It is the third"),
+        (TOOLS_CHANGE_ANSWERS, r"stood 'It is the third.*now 'of a tool: It is the third"),
         ("{{ raise_exception('closed') }}", r"roles user; .* refuses them: closed\. Send"),
     ],
-    ids=["none", "drops-thinking", "no-prompt", "no-end", "later-turns", "raises"],
+    ids=["none", "drops-thinking", "no-prompt", "no-end", "later-turns", "tools", "raises"],
 )
 def test_unfit_templates_are_refused_with_the_reason(template: str | None, message: str) -> None:
     with pytest.raises(ChatTemplateError, match=f"(?s){message}"):
