@@ -21,7 +21,9 @@ exception: it is an observation.
 from __future__ import annotations
 
 import difflib
+import sysconfig
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class TreegrpoError(ValueError):
@@ -79,6 +81,31 @@ class GraderFailed(RuntimeError):
 
 class SandboxFailed(RuntimeError):
     """A sandbox failed under a tool or a grader; the episode's outcome is unknown."""
+
+
+def raised_at(error: BaseException) -> str:
+    """Return where an error was raised, as "file.py:9": the last line of a user's own code.
+
+    Where only code of ours or of a library ran, it is the last line of all.
+    """
+    places: list[tuple[bool, str]] = []
+    trace = error.__traceback__
+    while trace is not None:
+        code, module = trace.tb_frame.f_code, str(trace.tb_frame.f_globals.get("__name__"))
+        is_library = any(code.co_filename.startswith(folder) for folder in _LIBRARIES)
+        is_users = not is_library and not is_ours(module) and not code.co_filename.startswith("<")
+        places.append((is_users, f"{Path(code.co_filename).name}:{trace.tb_lineno}"))
+        trace = trace.tb_next
+    own = [place for is_users, place in places if is_users]
+    return (own or [place for _, place in places] or ["an unknown line"])[-1]
+
+
+def is_ours(module: str) -> bool:
+    """Return whether a module of that name is a part of this package."""
+    return module.partition(".")[0] == "treegrpo"
+
+
+_LIBRARIES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

@@ -10,11 +10,13 @@ so that a plug-in in a user's own file needs no more than its decorator:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
-from typing import Generic, TypeVar
+import inspect
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar
 
-from treegrpo.envs.errors import TreegrpoError, UnknownOption, suggest
+from treegrpo.envs.errors import TreegrpoError, UnknownOption, is_ours, raised_at, suggest
 
 T = TypeVar("T")
 
@@ -85,9 +87,34 @@ class Names(Generic[T]):
             )
         try:
             importlib.import_module(module)
+        except TreegrpoError:
+            raise  # a name that is taken, say: the message is whole
         except Exception as error:  # a user's module may raise anything
             raise UnknownOption(
                 f"{self.kind.capitalize()} '{name}' asked for, but module '{module}' cannot be "
                 f"imported ({type(error).__name__}: {error}). Correct it, install it, or put its "
                 "folder on the path: PYTHONPATH=. treegrpo ..."
             ) from error
+
+
+@contextlib.contextmanager
+def blaming(kind: str, name: str, plugin: Callable[..., Any]) -> Generator[None]:
+    """Turn whatever a user's plug-in raises inside into one message that names it and its line.
+
+    What a plug-in of this package raises is a fault of ours, and stays as it is.
+
+    Raises:
+        TreegrpoError: the plug-in's own, or the message.
+    """
+    try:
+        yield
+    except TreegrpoError:
+        raise
+    except Exception as error:
+        if is_ours(inspect.unwrap(plugin).__module__):
+            raise
+        reason = str(error).strip().rstrip(".")
+        raise TreegrpoError(
+            f"{kind.capitalize()} '{name}' raised {type(error).__name__} at {raised_at(error)}"
+            f"{f': {reason}' if reason else ''}. Correct it."
+        ) from error

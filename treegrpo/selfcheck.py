@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from treegrpo.attention import BackendRefused
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.logprobs import FLAT, WHOLE, edge_dtype, token_logps
 from treegrpo.pack import PackedBatch, Weighted, pack, split
@@ -144,6 +145,8 @@ def _difference(
         batch = pack(parts, max_tokens=1024, row_tokens=rows, device=model.device)[0]
         found = _by_token(batch, token_logps(model, batch, 1.0, name))
         packed_gradient = _gradient(model, found)
+    except BackendRefused as error:
+        return error.reason
     except Exception as error:  # noqa: BLE001 - a model of any kind, given what it may not expect
         return f"it cannot be run packed ({type(error).__name__}: {error})"
     gaps_R = torch.stack([(found[key].detach() - logp).abs() for key, logp in logps.items()])

@@ -168,16 +168,21 @@ def test_users_add_an_estimator_by_a_decorator(mine: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "found"),
     [
-        ([{2: [0.0, 0.0]}], "[{2: 2}]"),
-        ([{2: [0.0, 0.0], 3: [0.0]}], "[{2: 2, 3: 1}]"),
-        ([{2: [0.0, 0.0], 3: [0.0, float("nan")]}], "[{2: [0.0, 0.0], 3: [0.0, nan]}]"),
-        ([], "[]"),
-        (None, "None"),
-        ([{2: 0.0, 3: 0.0}], "[{2: 0.0, 3: 0.0}]"),
+        ([{2: [0.0, 0.0]}], "no row for leaf 3 of tree 0"),
+        ([{2: [0.0], 3: [0.0]}], "a row of length 1, not 2, for leaf 2 of tree 0"),
+        ([{2: [0.0, 0.0], 3: [0.0, float("nan")]}], "nan at step 2 for leaf 3 of tree 0"),
+        ([{2: [0.0, 0.0], 3: [-2e12, 0.0]}], "-2000000000000.0 at step 1 for leaf 3 of tree 0"),
+        ([{2: [0.0, "1"], 3: [0.0, 0.0]}], "'1' at step 2 for leaf 2 of tree 0"),
+        ([{2: [0, 0], 3: [0, 0], 1: [0]}], "a row for 1 of tree 0, which is no leaf of it"),
+        ([], "0 dicts for 1 trees"),
+        ([[0.0, 0.0]], "a list for tree 0, not a dict"),
+        (None, "a NoneType, not a list of dicts"),
+        ([{2: 0.0, 3: 0.0}], "a float, not a list, for leaf 2 of tree 0"),
+        ([{2: "00", 3: "00"}], "a str, not a list, for leaf 2 of tree 0"),
     ],
 )
 def test_credit_of_the_wrong_shape_is_refused(mine: str, wrong: Any, found: str) -> None:
-    """The message shows lengths where a length is wrong, numbers where a number is."""
+    """The message shows the first leaf that is wrong, and no other."""
 
     @credit(mine)
     def broken(question: Sequence[Tree]) -> list[Credit]:

@@ -6,6 +6,7 @@ Importing the package registers the backends; `tree_attention(model, name)` swit
 from treegrpo.attention import dense, flex, segments, varlen
 from treegrpo.attention.base import (
     Backend,
+    BackendRefused,
     attention,
     attention_names,
     get_attention,
@@ -16,6 +17,7 @@ from treegrpo.attention.layout import Segment, TreeLayout
 
 __all__ = [
     "Backend",
+    "BackendRefused",
     "Segment",
     "TreeLayout",
     "attention",

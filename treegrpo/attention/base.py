@@ -32,6 +32,14 @@ RESERVED = ("auto", "flat", "whole")
 _BACKENDS: Names[Backend] = Names("attention")
 
 
+class BackendRefused(TreegrpoError):
+    """A backend does not compute what it was given; `reason` is the message's second part."""
+
+    def __init__(self, asked: str, reason: str, to_do: str) -> None:
+        self.reason = reason
+        super().__init__(f"{asked}, but {reason}. {to_do}.")
+
+
 def attention(name: str) -> Callable[[Backend], Backend]:
     """Return a decorator that registers a backend, also with transformers.
 
@@ -117,9 +125,10 @@ def _require_plain(settings: dict[str, Any]) -> None:
     """Refuse what a model asks of attention and no backend computes."""
     for name in ("softcap", "s_aux", "position_bias"):
         if settings.get(name) is not None:
-            raise TreegrpoError(
-                f"Tree attention asked for by a model whose attention has '{name}', which no "
-                "backend computes. Train it with attention=flat."
+            raise BackendRefused(
+                "Tree attention asked for",
+                f"the model's own attention has '{name}', which no backend computes",
+                "Train it with attention=flat",
             )
 
 

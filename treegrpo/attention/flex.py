@@ -27,10 +27,9 @@ from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
-from treegrpo.attention.base import attention
+from treegrpo.attention.base import BackendRefused, attention
 from treegrpo.attention.derived import once_per_layout
 from treegrpo.attention.layout import TreeLayout
-from treegrpo.envs.errors import TreegrpoError
 
 BLOCK = 128
 """Columns of a block; rows are padded to a multiple of it."""
@@ -49,7 +48,7 @@ def flex(
     """Return softmax(scale * query key + mask) value, (B, H, U, D).
 
     Raises:
-        TreegrpoError: gradients asked for on a CPU; or more kernels than MAX_RECOMPILES.
+        BackendRefused: gradients asked for on a CPU; or more kernels than MAX_RECOMPILES.
     """
     _require_forward_only(query_BHUD, key_BKUD, value_BKUD)
     num_columns = query_BHUD.shape[2]
@@ -125,7 +124,7 @@ def guarded(attend: Callable[..., Tensor], *inputs: Tensor, **settings: Any) -> 
     """Return what compiled code returns, with every shape compiled for or refused.
 
     Raises:
-        TreegrpoError: more than MAX_RECOMPILES kernels. torch alone would go on with code that
+        BackendRefused: more than MAX_RECOMPILES kernels. torch alone would go on with code that
             was compiled for other shapes, or with none.
     """
     patch = cast(Callable[..., AbstractContextManager[None]], dynamo_config.patch)
@@ -134,20 +133,21 @@ def guarded(attend: Callable[..., Tensor], *inputs: Tensor, **settings: Any) -> 
         with limits:
             return attend(*inputs, **settings)
     except FailOnRecompileLimitHit as error:
-        raise TreegrpoError(
-            f"Attention 'flex' asked for with queries of shape {tuple(inputs[0].shape)}, but torch "
-            f"has compiled {MAX_RECOMPILES} kernels for other shapes already, the most allowed. "
-            "Use attention=varlen or attention=segments."
+        raise BackendRefused(
+            f"Attention 'flex' asked for with queries of shape {tuple(inputs[0].shape)}",
+            f"torch has compiled {MAX_RECOMPILES} kernels for other shapes already, the most "
+            "allowed",
+            "Use attention=varlen or attention=segments",
         ) from error
 
 
 def _require_forward_only(*tensors: Tensor) -> None:
     needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
     if needs_grad and not tensors[0].is_cuda:
-        raise TreegrpoError(
-            f"Training with attention 'flex' on device '{tensors[0].device}' asked for, but torch "
-            "computes its gradients on CUDA devices only. Use attention=segments or "
-            "attention=dense."
+        raise BackendRefused(
+            f"Training with attention 'flex' on device '{tensors[0].device}' asked for",
+            "torch computes its gradients on CUDA devices only",
+            "Use attention=segments or attention=dense",
         )
 
 

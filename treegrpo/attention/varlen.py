@@ -22,10 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
-from treegrpo.attention.base import attention
+from treegrpo.attention.base import BackendRefused, attention
 from treegrpo.attention.derived import once_per_layout
 from treegrpo.attention.layout import TreeLayout
-from treegrpo.envs.errors import TreegrpoError
 
 DTYPES = (torch.bfloat16, torch.float16)
 """Number formats that the flash kernels take."""
@@ -54,13 +53,13 @@ def varlen(
     """Return softmax(scale * query key + mask) value, (B, H, U, D); 0 in the padding.
 
     Raises:
-        TreegrpoError: not on a CUDA device, or not in bfloat16 or float16.
+        BackendRefused: not on a CUDA device, or not in bfloat16 or float16.
     """
     if not query_BHUD.is_cuda or query_BHUD.dtype not in DTYPES:
-        raise TreegrpoError(
-            f"Attention 'varlen' asked for on device '{query_BHUD.device}' in {query_BHUD.dtype}, "
-            "but its kernels run on CUDA devices, in bfloat16 and float16. "
-            "Use attention=segments."
+        raise BackendRefused(
+            f"Attention 'varlen' asked for on device '{query_BHUD.device}' in {query_BHUD.dtype}",
+            "its kernels run on CUDA devices, in bfloat16 and float16",
+            "Use attention=segments",
         )
     return along_paths(varlen_attn, query_BHUD, key_BKUD, value_BKUD, layout, scale)
 

@@ -22,14 +22,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import fmean
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from treegrpo.envs.errors import TreegrpoError
-from treegrpo.names import Names
+from treegrpo.names import Names, blaming
 from treegrpo.tree import Tree
 
 Credit: TypeAlias = dict[int, list[float]]
@@ -43,6 +43,9 @@ StepAt: TypeAlias = tuple[int, int]
 
 EPS = 1e-6
 """Added to every standard deviation."""
+
+MAX_ADVANTAGE = 1e12
+"""Largest advantage, of either sign: the squares of a float32 gradient overflow soon after."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -82,7 +85,8 @@ def credit(name: str) -> Callable[[Estimator], Estimator]:
         @functools.wraps(estimator)
         def checked(question: Sequence[Tree]) -> list[Credit]:
             check_question(question)
-            credits = estimator(question)
+            with blaming("credit", name, estimator):
+                credits = estimator(question)
             _check_credits(name, question, credits)
             return credits
 
@@ -212,17 +216,49 @@ def check_question(question: Sequence[Tree]) -> None:
                 )
 
 
-def _check_credits(name: str, question: Sequence[Tree], credits: Sequence[Credit]) -> None:
+def _check_credits(name: str, question: Sequence[Tree], credits: object) -> None:
     """A row that is too short or not finite would otherwise train the wrong tokens."""
-    wanted = [{leaf: tree.nodes[leaf].depth for leaf in tree.leaves()} for tree in question]
-    try:
-        found = [{leaf: len(row) for leaf, row in one.items()} for one in credits]
-        is_finite = all(math.isfinite(a) for one in credits for row in one.values() for a in row)
-    except (AttributeError, TypeError):  # None, say, or numbers where rows were due
-        found, is_finite = credits, False
-    if found != wanted or not is_finite:
+    if fault := _first_fault(question, credits):
         raise TreegrpoError(
-            f"Credit '{name}' must give each leaf of each tree one finite number per step of "
-            f"its path, {wanted} of them; found {found if found != wanted else credits}. "
-            "Return one dict per tree: leaf id -> list as long as the leaf is deep."
+            f"Credit '{name}' must give each leaf of each tree one number per step of its path, "
+            f"from -{MAX_ADVANTAGE:g} to {MAX_ADVANTAGE:g}; found {fault}. Return one dict per "
+            "tree: leaf id -> list as long as the leaf is deep."
         )
+
+
+def _first_fault(question: Sequence[Tree], credits: object) -> str:
+    """Return what is wrong first, or nothing; `credits` may be anything."""
+    if not isinstance(credits, (list, tuple)):
+        return f"a {type(credits).__name__}, not a list of dicts"
+    of_trees = cast("Sequence[object]", credits)
+    if len(of_trees) != len(question):
+        return f"{len(of_trees)} dicts for {len(question)} trees"
+    for number, (tree, rows) in enumerate(zip(question, of_trees, strict=True)):
+        if not isinstance(rows, Mapping):
+            return f"a {type(rows).__name__} for tree {number}, not a dict"
+        by_leaf = cast("Mapping[object, object]", rows)
+        leaves = tree.leaves()
+        for leaf in leaves:
+            if fault := _row_fault(by_leaf.get(leaf), tree.nodes[leaf].depth):
+                return f"{fault} for leaf {leaf} of tree {number}"
+        if others := set(by_leaf) - set(leaves):
+            return f"a row for {min(others, key=str)!r} of tree {number}, which is no leaf of it"
+    return ""
+
+
+def _row_fault(row: Any, depth: int) -> str:
+    """Return what is wrong with the row of a leaf, or nothing."""
+    if row is None:
+        return "no row"
+    if not isinstance(row, Sized) or isinstance(row, (str, bytes)):
+        return f"a {type(row).__name__}, not a list,"
+    if len(row) != depth:
+        return f"a row of length {len(row)}, not {depth},"
+    for step, advantage in enumerate(cast("Sequence[Any]", row), start=1):
+        try:
+            is_right = math.isfinite(advantage) and abs(advantage) <= MAX_ADVANTAGE
+        except TypeError:  # a text, say
+            is_right = False
+        if not is_right:
+            return f"{advantage!r} at step {step}"
+    return ""

@@ -24,7 +24,7 @@ from treegrpo.losses.correction import corrected
 from treegrpo.losses.kl import reference_kl
 from treegrpo.losses.options import LossDefaults, LossOptions
 from treegrpo.losses.ratio import gap_metrics
-from treegrpo.names import Names
+from treegrpo.names import Names, blaming
 
 OWN_OPTIONS = ("clip_low", "clip_high", "dual_clip", "dpo_beta")
 """Settings that a loss takes where its decorator names them."""
@@ -75,8 +75,8 @@ class Loss:
         """Return the loss with its KL term, and its metrics.
 
         Raises:
-            TreegrpoError: not one log-prob per edge, a setting without effect, or data that
-                the loss needs and the edges lack.
+            TreegrpoError: not one log-prob per edge, a setting without effect, data that the
+                loss needs and the edges lack, or whatever a loss of a user's own raises.
         """
         if logp_E.shape != edges.old_logp_E.shape:
             raise TreegrpoError(
@@ -85,9 +85,9 @@ class Loss:
             )
         options = self.resolve(options)
         if not self.is_policy:
-            return self._checked(self._function(logp_E, edges, options))
+            return self._call(logp_E, edges, options)
         used = corrected(edges, options)
-        result = self._checked(self._function(logp_E, used, options))
+        result = self._call(logp_E, used, options)
         total, metrics = result.loss, {**gap_metrics(logp_E, edges), **result.metrics}
         if options.correction != "none":
             metrics["uncorrected_mass"] = (edges.adv_pos_E - edges.adv_neg_E).sum()
@@ -97,7 +97,10 @@ class Loss:
             total, metrics["kl_reference"] = total + options.kl_beta * kl, kl.detach()
         return LossResult(total, metrics)
 
-    def _checked(self, result: object) -> LossResult:
+    def _call(self, logp_E: Tensor, edges: Edges, options: LossOptions) -> LossResult:
+        """Return the function's own result, checked."""
+        with blaming("loss", self.name, self._function):
+            result: object = self._function(logp_E, edges, options)
         if isinstance(result, LossResult) and not result.loss.shape:
             return result
         found = (

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from treegrpo.attention.base import attention, attention_names
 from treegrpo.attention.dense import dense
 from treegrpo.credit import credit_names, drop_credit, get_credit
+from treegrpo.edges import Edges
 from treegrpo.envs.errors import TreegrpoError, UnknownOption
-from treegrpo.names import Names
+from treegrpo.losses import LossOptions, drop_loss, get_loss
+from treegrpo.names import Names, blaming
 from treegrpo.tree import Tree
 
 OWN = """
@@ -138,6 +142,80 @@ def test_an_error_of_a_users_module_is_one_message(
     (folder / "broken.py").write_text(code)
     with pytest.raises(UnknownOption, match=r"imported \((ZeroDivision|Syntax)Error: .*Correct it"):
         colours.get("broken:red")
+
+
+def test_a_taken_name_in_a_users_module_is_told_by_its_own_message(folder: Path) -> None:
+    (folder / "dup.py").write_text(OWN.replace('"first_step"', '"group"'))
+    with pytest.raises(TreegrpoError) as refused:
+        get_credit("dup:group")
+    assert str(refused.value) == (
+        "Credit 'group' asked to be registered, but the name is taken. Choose another name, or "
+        "drop the old one first."
+    )
+
+
+RAISES = """
+from treegrpo.credit import credit
+from treegrpo.losses import loss
+
+@credit("raises")
+def raises(question):
+    return [{leaf: [1.0 / len(tree.nodes[0].action_ids)] for leaf in tree.leaves()}
+            for tree in question]
+
+@loss("raises")
+def raises_too(logp_E, edges, options):
+    raise KeyError
+"""
+
+
+def test_what_a_users_plugin_raises_is_one_message_with_its_line(folder: Path) -> None:
+    (folder / "bad.py").write_text(RAISES)
+    tree = Tree("q")
+    tree.add(None, observation_ids=[1])
+    tree.add(0)
+    try:
+        with pytest.raises(TreegrpoError) as refused:
+            get_credit("bad:raises")([tree])
+        with pytest.raises(
+            TreegrpoError, match=r"^Loss 'raises' raised KeyError at bad\.py:12\. C"
+        ):
+            get_loss("bad:raises")(torch.zeros(1), Edges.supervised(torch.ones(1)), LossOptions())
+    finally:
+        drop_credit("raises")
+        drop_loss("raises")
+    assert str(refused.value) == (
+        "Credit 'raises' raised ZeroDivisionError at bad.py:7: float division by zero. Correct it."
+    )
+    assert isinstance(refused.value.__cause__, ZeroDivisionError)
+
+
+def test_the_line_told_is_the_users_own_even_where_a_library_raised() -> None:
+    def mine() -> None:
+        torch.zeros(2).view(3)
+
+    def library_below() -> None:
+        json.loads("{")
+
+    for plugin, words in (
+        (mine, "RuntimeError at {}: shape"),
+        (library_below, "JSONDecodeError at {}: "),
+    ):
+        at = rf"test_names\.py:{plugin.__code__.co_firstlineno + 1}"
+        with (
+            pytest.raises(TreegrpoError, match=words.format(at)),
+            blaming("credit", "mine", plugin),
+        ):
+            plugin()
+
+
+def test_a_bug_of_a_built_in_plugin_and_an_error_of_ours_stay_as_they_are() -> None:
+    with pytest.raises(ZeroDivisionError), blaming("credit", "group", get_credit("group")):
+        raise ZeroDivisionError
+    own = TreegrpoError("whole")
+    with pytest.raises(TreegrpoError) as kept, blaming("credit", "mine", lambda: None):
+        raise own
+    assert kept.value is own
 
 
 @pytest.mark.parametrize("name", [":red", ".mine:red", "a b:red", "mine..more:red", "a:b:red"])
