@@ -61,6 +61,8 @@ class Position(BaseModel):
     tool_calls: int = 0
     importance: dict[str, list[float]] = Field(default_factory=dict[str, list[float]])
     """What the step importance has learned."""
+    start: JsonValue = None
+    """What the start state has learned."""
     settings: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
     """The configuration of the run, as JSON."""
     tensors_sha256: str = ""

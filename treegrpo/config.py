@@ -26,20 +26,40 @@ Levels = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+_STRICT = ConfigDict(
+    frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+)
+
+
 class ConfigError(TreegrpoError):
     """A configuration that cannot be used; one line per problem: key, given, allowed."""
+
+
+class RolloutOptions(BaseModel):
+    """How the scheduler works; none of these changes what a seed gives, but limits may cut it."""
+
+    model_config = _STRICT
+
+    threads: Count = 8
+    """Threads that environments run in."""
+    episode_timeout_s: Annotated[float, Field(gt=0)] | None = 600.0
+    """Seconds that the environment may take for one episode, all its steps together."""
+    max_live: Count = 512
+    """Most branches that have an environment at once; more wait for their turn."""
+    max_sampled_tokens_per_step: Count | None = None
+    """Hard budget of sampled tokens of one training step, divided among its questions."""
+    max_tool_calls_per_step: Count | None = None
+    """Hard budget of tool calls of one training step, divided among its questions."""
+    barriers: bool = False
+    """Wait at each turn and round for every environment, as published trees do; for comparison."""
+    trace_steps: CountOrZero = 0
+    """Steps from the first on whose time line is written to the run folder, for Perfetto."""
 
 
 class TrainConfig(BaseModel):
     """Every setting of a training run; immutable, complete, and written with each run."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
+    model_config = _STRICT
 
     # What is trained, on what, and where the run is written.
     model: Name
@@ -68,10 +88,24 @@ class TrainConfig(BaseModel):
     """N: nodes of each tree that are forked in one round; 0 makes plain chains."""
     rounds: CountOrZero = 1
     """L: rounds of forking; 0 makes plain chains."""
+    expansion: Name = "random"
+    """Where trees are forked: random, uniform_depth, entropy, spread, full, or one of yours."""
+    expansion_options: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    """Settings of the expansion, as expansion_options.max_depth=6."""
+    start: Name = "reset"
+    """Where trees begin: reset, oracle_prefix, archive, or one of yours."""
+    start_options: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    """Settings of the start state, as start_options.share=0.5."""
     noise: Literal["inherit", "shared", "fresh"] = "inherit"
     """Environment randomness of siblings: the parent's stream, one seed for all, or a new one."""
 
     # Sampling.
+    engine: Name = "hf"
+    """What samples: native (paged KV), hf (the reference), vllm (a server over HTTP)."""
+    engine_options: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    """Settings of the engine, as engine_options.kv_tokens=100000."""
+    rollout_options: RolloutOptions = RolloutOptions()
+    """How rollouts are scheduled, as rollout_options.threads=4."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Sampling temperature; log-probabilities are those of the tempered distribution."""
     max_action_tokens: Count = 64
@@ -102,7 +136,7 @@ class TrainConfig(BaseModel):
     """What the summed loss of an update is divided by; none is the loss's own."""
 
     # Optimiser (AdamW).
-    lr: Annotated[float, Field(gt=0)] = 4e-4
+    lr: Annotated[float, Field(gt=0, le=1e3)] = 4e-4
     """Peak learning rate."""
     lr_schedule: Literal["linear", "constant"] = "linear"
     """Learning rate after the warm-up: linear decay to zero at the last step, or constant."""
@@ -234,8 +268,8 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         key, dot, inner = dotted.partition(".")
         if not dot:
             _merge(values, {key: _literal(text, is_text=_is_text(key))})
-        elif key == "loss_options" and inner not in LossOptions.model_fields:
-            raise ConfigError(_unknown_key(inner, prefix="loss_options."))
+        elif key in _MODELS and inner not in _MODELS[key].model_fields:
+            raise ConfigError(_unknown_key(inner, table=key))
         elif key in _TABLES:
             _merge(values, {key: {inner: _literal(text, is_text=False)}})
         elif key in TrainConfig.model_fields:
@@ -270,15 +304,17 @@ def _merge(values: dict[str, Any], source: Mapping[str, Any]) -> None:
         before = values.get(key)
         if isinstance(value, LossOptions):
             value = value.given()
+        elif isinstance(value, RolloutOptions):
+            value = value.model_dump(exclude_unset=True)
         if key in _TABLES and isinstance(before, dict) and isinstance(value, Mapping):
             value = {**cast("dict[str, Any]", before), **cast("Mapping[str, Any]", value)}
         values[key] = str(value) if isinstance(value, Path) else value
 
 
-def _unknown_key(key: str, *, prefix: str = "") -> str:
-    known = LossOptions.model_fields if prefix else TrainConfig.model_fields
-    hint = suggest(key, known)
-    return f"Unknown option '{prefix}{key}'.{hint or ' Options: ' + ', '.join(known)}"
+def _unknown_key(key: str, *, table: str = "") -> str:
+    known = _MODELS[table].model_fields if table else TrainConfig.model_fields
+    name = f"{table}.{key}" if table else key
+    return f"Unknown option '{name}'.{suggest(key, known) or ' Options: ' + ', '.join(known)}"
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
@@ -290,8 +326,8 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
             lines[detail["msg"].removeprefix("Value error, ")] = None
             continue
         key = str(detail["loc"][0])
-        if key == "loss_options" and len(detail["loc"]) > 1:
-            lines[_explain_loss_option(str(detail["loc"][1]), values[key])] = None
+        if key in _MODELS and len(detail["loc"]) > 1:
+            lines[_explain_inner(key, str(detail["loc"][1]), values[key])] = None
         elif key in values:
             lines[f"{key}: got {values[key]!r}; allowed: {_allowed(rules[key])}"] = None
         else:
@@ -300,11 +336,11 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _explain_loss_option(name: str, given: Mapping[str, Any]) -> str:
-    if name not in LossOptions.model_fields:
-        return _unknown_key(name, prefix="loss_options.")
-    rule = LossOptions.model_json_schema()["properties"][name]
-    return f"loss_options.{name}: got {given[name]!r}; allowed: {_allowed(rule)}"
+def _explain_inner(table: str, name: str, given: Mapping[str, Any]) -> str:
+    if name not in _MODELS[table].model_fields:
+        return _unknown_key(name, table=table)
+    rule = _MODELS[table].model_json_schema()["properties"][name]
+    return f"{table}.{name}: got {given[name]!r}; allowed: {_allowed(rule)}"
 
 
 def _allowed(rule: Mapping[str, Any]) -> str:
@@ -316,7 +352,7 @@ def _allowed(rule: Mapping[str, Any]) -> str:
     if "prefixItems" in rule:
         return "a list of " + " and ".join(_allowed(one) for one in rule["prefixItems"])
     if "$ref" in rule:
-        return "a table of " + ", ".join(LossOptions.model_fields)
+        return "a table of " + ", ".join(_MODELS_BY_NAME[rule["$ref"]].model_fields)
     if rule.get("type") == "array":
         return f"a list, not empty, of {_allowed(rule['items'])}"
     bounds = [f"{sign} {rule[name]:g}" for name, sign in _BOUNDS.items() if name in rule]
@@ -325,7 +361,12 @@ def _allowed(rule: Mapping[str, Any]) -> str:
     return " ".join([_TYPES[rule["type"]], " and ".join(bounds)]).rstrip()
 
 
-_TABLES = ("env_kwargs", "loss_options")
+_MODELS: dict[str, type[BaseModel]] = {
+    "loss_options": LossOptions,
+    "rollout_options": RolloutOptions,
+}
+_MODELS_BY_NAME = {model.__name__: model for model in _MODELS.values()}
+_TABLES = ("env_kwargs", "expansion_options", "start_options", "engine_options", *_MODELS)
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 _TYPES = {
     "integer": "an integer",

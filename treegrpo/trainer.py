@@ -29,7 +29,7 @@ from treegrpo.checkpoint import (
 )
 from treegrpo.config import TrainConfig, load_config
 from treegrpo.credit import get_credit, node_advantage
-from treegrpo.engine.hf import HFEngine
+from treegrpo.engine.choose import Asked, check_engine, make_engine
 from treegrpo.envs.digest import stable_seed
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.registry import make
@@ -39,8 +39,18 @@ from treegrpo.loading import load_model, write_model
 from treegrpo.logprobs import FLAT
 from treegrpo.losses import check_options, get_loss
 from treegrpo.metrics import rollout_metrics, update_metrics
-from treegrpo.rollout import EnvironmentPool, Grown, Question, RolloutSettings, Scheduler
+from treegrpo.rollout import (
+    EnvironmentPool,
+    Grown,
+    Question,
+    RolloutSettings,
+    Scheduler,
+    Status,
+)
 from treegrpo.rollout.boundary import Opening, pose
+from treegrpo.rollout.expansion import Expansion, get_expansion
+from treegrpo.rollout.starts import get_start_state
+from treegrpo.rollout.timeline import NO_TIMELINE, Timeline
 from treegrpo.runfolder import RunFolder, recorded_settings, require_free
 from treegrpo.weighting import get_weighting, token_weights
 
@@ -81,6 +91,7 @@ class Trainer:
         if resume:
             self.config = _with_recorded_steps(self.config)
         _check_names(self.config)
+        self._options = self.config.rollout_options
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
         out = Path(self.config.out)
@@ -94,27 +105,48 @@ class Trainer:
         self.model, self.tokenizer = load_model(
             self.config.model, dtype=self.config.dtype, device=self.config.device
         )
-        self.engine = HFEngine(self.model, version=self.position.updates)
         self.chat = ChatFormat(self.tokenizer)
+        expansion = get_expansion(self.config.expansion, self.config.expansion_options)
+        self.engine = make_engine(
+            self.config.engine,
+            self.config.engine_options,
+            Asked(
+                self.model,
+                version=self.position.updates,
+                max_context_tokens=self.config.max_context_tokens,
+                needs_entropy=expansion.needs_entropy,
+            ),
+        )
         # Gymnasium's checker is for development; after a failed reset it breaks every step.
         options: dict[str, Any] = {"disable_env_checker": True, **self.config.env_kwargs}
         self.pool = EnvironmentPool(make(self.config.env, **options))
         self._check_options()
         self._importance = get_importance(self.config.importance)
         self._importance.load(self.position.importance)
+        self._start = get_start_state(self.config.start, self.config.start_options)
+        self._start.load(self.position.start)
         self._learner = Learner(self.model, self.config, self._save_bad_batch)
         self._learner.updates = self.position.updates
         if tensors is not None:
             self._load(tensors)
         self._scheduler = Scheduler(
-            self.engine, self.chat, self.pool, _rollout_settings(self.config)
+            self.engine,
+            self.chat,
+            self.pool,
+            _rollout_settings(self.config),
+            expansion=expansion,
+            start=self._start,
         )
         # Last: whatever is refused above leaves no folder behind.
         resume_at = self.position.next_step if resume else None
         self._folder = RunFolder(out, self.config, resume_at=resume_at)
 
     def run(
-        self, steps: int | None = None, *, on_step: Callable[[StepReport], None] | None = None
+        self,
+        steps: int | None = None,
+        *,
+        on_step: Callable[[StepReport], None] | None = None,
+        on_status: Callable[[Status], None] | None = None,
     ) -> list[dict[str, Any]]:
         """Return the metrics of the steps that were done, and leave the model in `out/model`.
 
@@ -123,6 +155,7 @@ class Trainer:
                 how many steps to do now. None goes to the end. A run in pieces equals a run
                 at once.
             on_step: called after each step.
+            on_status: called some times a second while trees grow.
 
         Raises:
             TreegrpoError: more steps than the run has left; no room to write; the model's
@@ -134,12 +167,20 @@ class Trainer:
         while self.position.next_step < stop and not self._is_over():
             step = self.position.next_step
             started = time.perf_counter()
-            grown = self._scheduler.grow(
-                self._draw_questions(step), max_sampled_tokens=self._tokens_left()
-            )
+            is_traced = step < self._options.trace_steps
+            timeline = Timeline() if is_traced else NO_TIMELINE
+            with timeline.span("grow trees", track="trainer"):
+                grown = self._scheduler.grow(
+                    self._draw_questions(step),
+                    max_sampled_tokens=self._tokens_left(),
+                    max_tool_calls=self._options.max_tool_calls_per_step,
+                    timeline=timeline,
+                    watch=on_status,
+                )
             trained = time.perf_counter()
             rate = self._learning_rate()
-            updates = self._learner.learn(self._score(grown), rate)
+            with timeline.span("train", track="trainer"):
+                updates = self._learner.learn(self._score(grown), rate)
             self.engine.set_weights(self._learner.updates)
             finished = time.perf_counter()
             self._move_on(grown)
@@ -151,8 +192,9 @@ class Trainer:
                 **update_metrics(updates),
             }
             seconds = {
-                "generation": grown.seconds_generation,
-                "environment": grown.seconds_environment,
+                "generation": grown.timing.generation,
+                "environment": grown.timing.environment,
+                "waiting": grown.timing.waiting,
                 "training": finished - trained,
                 "compute": self._learner.compute_seconds,
                 "compute_flat_estimate": self._learner.flat_seconds,
@@ -161,6 +203,8 @@ class Trainer:
             self._folder.metrics(step, metrics)
             self._folder.timings(step, {**seconds, "total": whole})
             self._folder.failures(step, grown.faults)
+            if is_traced:
+                timeline.write(Path(self.config.out) / f"trace-{step:06d}.json")
             if self.position.next_step % self.config.checkpoint_every == 0 or self._is_over():
                 self._save_trees(step, grown)
                 self._checkpoint()
@@ -178,8 +222,9 @@ class Trainer:
         write_model(self.model, self.tokenizer, folder)
 
     def close(self) -> None:
-        """Close the environments; the model and the run folder stay usable."""
+        """Close environments and engine; the model and the run folder stay usable."""
         self.pool.close()
+        self.engine.close()
 
     def _stop_after(self, steps: int) -> int:
         """Return the step to stop before; a run of no configured length gets its length here."""
@@ -215,6 +260,7 @@ class Trainer:
         credit = get_credit(self.config.credit)
         credits = self._importance.apply(grown.questions, [credit(q) for q in grown.questions])
         self._importance.observe(grown.questions)
+        self._start.observe(grown.questions)
         scored = [
             list(zip(trees, of_trees, strict=True))
             for trees, of_trees in zip(grown.questions, credits, strict=True)
@@ -237,13 +283,17 @@ class Trainer:
         return config.lr * max(0.0, 1.0 - done)
 
     def _tokens_left(self) -> int | None:
-        """Return what the run may still sample; None without a limit."""
+        """Return what the next step may sample; None without a limit."""
+        limit, of_step = self._run_tokens_left(), self._options.max_sampled_tokens_per_step
+        return min((one for one in (limit, of_step) if one is not None), default=None)
+
+    def _run_tokens_left(self) -> int | None:
         limit = self.config.max_sampled_tokens
         return None if limit is None else limit - self.position.sampled_tokens
 
     def _is_over(self) -> bool:
         """Return whether all steps are done, or not even one action fits the run's budget."""
-        left = self._tokens_left()
+        left = self._run_tokens_left()
         is_spent = left is not None and left < self.config.max_action_tokens
         return self.position.next_step >= self.config.steps or is_spent
 
@@ -255,6 +305,7 @@ class Trainer:
                 "tool_calls": self.position.tool_calls + grown.tool_calls,
                 "updates": self._learner.updates,
                 "importance": self._importance.state(),
+                "start": self._start.state(),
             }
         )
 
@@ -327,6 +378,9 @@ def _check_names(config: TrainConfig) -> None:
     """Refuse an unknown name and an idle loss option before anything is loaded."""
     get_credit(config.credit)
     get_importance(config.importance)
+    _check_expansion(config, get_expansion(config.expansion, config.expansion_options))
+    get_start_state(config.start, config.start_options)
+    check_engine(config.engine, config.engine_options)
     get_weighting(config.weighting)
     check_options(config.loss, config.loss_options)
     if config.normaliser is not None:
@@ -344,6 +398,20 @@ def _check_names(config: TrainConfig) -> None:
         raise TreegrpoError(
             "loss=sft asked for, which ignores rewards and would imitate failures as well. "
             "Use loss=grpo; treegrpo.warmstart trains on demonstrations."
+        )
+
+
+def _check_expansion(config: TrainConfig, expansion: Expansion) -> None:
+    """Refuse settings that the expansion does not read, and one that can fork nothing."""
+    if config.rounds > 1 and type(expansion).at_rest is Expansion.at_rest:
+        raise TreegrpoError(
+            f"rounds={config.rounds} asked for with expansion={config.expansion}, which forks "
+            "trees while they grow and knows no rounds. Set rounds=1, or choose expansion=random."
+        )
+    if not config.forks and config.expansion != TrainConfig.model_fields["expansion"].default:
+        raise TreegrpoError(
+            f"expansion={config.expansion} asked for with forks=0, which grows plain chains. "
+            "Set forks and rounds to 1 or more, or leave the expansion out."
         )
 
 

@@ -230,3 +230,7 @@ class Engine(ABC):
     @abstractmethod
     def set_weights(self, version: int) -> None:
         """Declare that the model now holds the weights of `version`; older KV becomes stale."""
+
+    def close(self) -> None:
+        """Give up what the engine holds besides the model; may be called twice."""
+        return

@@ -85,7 +85,7 @@ class Births:
             partial(self._plant, growth, seed),
             lambda result: None,
             kind="reset",
-            timeout_s=settings.episode_timeout_s,
+            timeout_s=settings.rollout_options.episode_timeout_s,
         )
         return growth
 
@@ -134,7 +134,7 @@ class Births:
                 partial(self._arrived, branch),
                 self._too_late,
                 kind="fork",
-                timeout_s=branch.seconds_left(self._of.settings.episode_timeout_s),
+                timeout_s=branch.seconds_left(self._of.settings.rollout_options.episode_timeout_s),
             )
 
     def _arrived(self, branch: Branch, got: gymnasium.Env[str, str] | Fault | Late) -> None:

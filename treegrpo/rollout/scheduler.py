@@ -48,7 +48,6 @@ class Scheduler:
         engine, chat, pool, settings: borrowed; tool schemas are those of the pool's environment.
         expansion: where trees are forked; without it the published random forks.
         start: where trees begin; without it at the reset.
-        watch: called some times a second with how it goes.
     """
 
     def __init__(
@@ -60,11 +59,10 @@ class Scheduler:
         *,
         expansion: Expansion | None = None,
         start: StartState | None = None,
-        watch: Callable[[Status], None] | None = None,
     ) -> None:
         self.engine, self.chat, self.pool, self.settings = engine, chat, pool, settings
         self.expansion = expansion if expansion is not None else Random()
-        self.start, self.watch = start, watch
+        self.start = start
         self.tools = pool.core.tool_schemas()
         self.params = SamplingParams(
             max_tokens=settings.max_action_tokens,
@@ -80,6 +78,7 @@ class Scheduler:
         max_sampled_tokens: int | None = None,
         max_tool_calls: int | None = None,
         timeline: Timeline = NO_TIMELINE,
+        watch: Callable[[Status], None] | None = None,
     ) -> Grown:
         """Return the trees of each question, with nodes in an order that the seed decides.
 
@@ -91,8 +90,9 @@ class Scheduler:
             max_sampled_tokens: hard budget of all of them, divided among them beforehand.
             max_tool_calls: the same in tool calls.
             timeline: records what happened when.
+            watch: called some times a second with how it goes.
         """
-        growing = _Growing(self, timeline)
+        growing = _Growing(self, timeline, watch)
         try:
             growing.run(
                 questions,
@@ -107,13 +107,19 @@ class Scheduler:
 class _Growing:
     """One call of `grow`: who is where."""
 
-    def __init__(self, scheduler: Scheduler, timeline: Timeline) -> None:
-        self._of, self._timeline = scheduler, timeline
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        timeline: Timeline,
+        watch: Callable[[Status], None] | None,
+    ) -> None:
+        self._of, self._timeline, self._watch = scheduler, timeline, watch
         self._engine, self._settings = scheduler.engine, scheduler.settings
+        self._options = scheduler.settings.rollout_options
         self._at_rest = type(scheduler.expansion).at_rest is not Expansion.at_rest
         self._at_node = type(scheduler.expansion).at_node is not Expansion.at_node
         self.grown = Grown()
-        self._workers = Workers(self._settings.environment_threads, timeline)
+        self._workers = Workers(self._options.threads, timeline)
         self._births = Births(
             scheduler,
             self._workers,
@@ -159,9 +165,9 @@ class _Growing:
     def _collect(self) -> None:
         """Take the environments' answers; wait for one only where nothing else can be done."""
         workers, began = self._workers, time.perf_counter()
-        if not workers.collect() and self._engine.submitted and not self._settings.barriers:
+        if not workers.collect() and self._engine.submitted and not self._options.barriers:
             return
-        if self._settings.barriers:
+        if self._options.barriers:
             while workers.pending:
                 workers.collect(1.0)
         elif not self._engine.submitted:
@@ -176,7 +182,7 @@ class _Growing:
         """Return how many more branches may have an environment; one at least where all wait."""
         with_environment = self._num_live - len(self._births.unborn)
         is_idle = not (self._engine.submitted or self._workers.pending)
-        return max(self._settings.max_live - with_environment, int(is_idle))
+        return max(self._options.max_live - with_environment, int(is_idle))
 
     def _submit(self) -> None:
         """Hand the engine what is ready: widest first, deepest first while memory is short."""
@@ -210,7 +216,7 @@ class _Growing:
             timing.generation += time.perf_counter() - began
             for context, output in ended:
                 self._take(self._sampling.pop(context), output)
-            if not self._settings.barriers:
+            if not self._options.barriers:
                 break
 
     # ---------------------------------------------------------------------- a step of a branch
@@ -274,7 +280,7 @@ class _Growing:
             partial(self._answered, branch, env, output, text),
             lambda result: self._of.pool.discard(env),
             kind="step",
-            timeout_s=branch.seconds_left(self._settings.episode_timeout_s),
+            timeout_s=branch.seconds_left(self._options.episode_timeout_s),
         )
 
     def _answered(
@@ -365,7 +371,7 @@ class _Growing:
 
     def _rest(self) -> None:
         """Let trees at rest be forked once more, or be done."""
-        if self._settings.barriers and self._num_live:
+        if self._options.barriers and self._num_live:
             return
         resting, self._resting = self._resting, []
         for growth in resting:
@@ -415,8 +421,8 @@ class _Growing:
         )
         self._timeline.counter("live branches", status.live)
         self._timeline.counter("decoding", status.decoding)
-        if self._of.watch is not None:
-            self._of.watch(status)
+        if self._watch is not None:
+            self._watch(status)
 
 
 def _timed(run: Callable[[], Answer]) -> tuple[Answer, float]:

@@ -1,8 +1,10 @@
-"""How rollouts are grown: the settings of the scheduler."""
+"""How rollouts are grown: what the scheduler is told."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from treegrpo.config import RolloutOptions
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,4 @@ class RolloutSettings:
     max_context_tokens: int
     max_sampled_tokens_per_question: int | None = None
     max_tool_calls_per_question: int | None = None
-    environment_threads: int = 8
-    episode_timeout_s: float | None = None
-    max_live: int = 512
-    barriers: bool = False
+    rollout_options: RolloutOptions = field(default_factory=RolloutOptions)

@@ -26,7 +26,14 @@ OPTIONS = [
     "trunks",
     "forks",
     "rounds",
+    "expansion",
+    "expansion_options",
+    "start",
+    "start_options",
     "noise",
+    "engine",
+    "engine_options",
+    "rollout_options",
     "temperature",
     "max_action_tokens",
     "max_context_tokens",
@@ -70,7 +77,7 @@ def message(*overrides: str, **base: Any) -> str:
 def test_the_option_list_is_frozen() -> None:
     # An option more is a decision: change this list and the changelog with it.
     assert list(TrainConfig.model_fields) == OPTIONS
-    assert len(OPTIONS) <= 40
+    assert len(OPTIONS) <= 48
 
 
 def test_every_option_is_documented_in_one_line() -> None:
@@ -143,8 +150,8 @@ def test_digest_depends_on_every_setting_and_on_nothing_else() -> None:
         ("steps=0", "steps: got 0; allowed: an integer >= 1"),
         ("steps=2.5", "steps: got 2.5; allowed: an integer >= 1"),
         ("steps=true", "steps: got True; allowed: an integer >= 1"),
-        ("lr=fast", "lr: got 'fast'; allowed: a finite number > 0"),
-        ("lr=inf", "lr: got inf; allowed: a finite number > 0"),
+        ("lr=fast", "lr: got 'fast'; allowed: a finite number > 0 and <= 1000"),
+        ("lr=inf", "lr: got inf; allowed: a finite number > 0 and <= 1000"),
         (
             "loss_options.clip_low=1",
             "loss_options.clip_low: got 1; allowed: a finite number >= 0 and < 1, or none",
@@ -196,7 +203,7 @@ def test_a_value_out_of_range_names_option_value_and_rule(word: str, expected: s
 def test_all_wrong_values_are_reported_at_once() -> None:
     assert message("lr=x", "steps=0").splitlines() == [
         "steps: got 0; allowed: an integer >= 1",
-        "lr: got 'x'; allowed: a finite number > 0",
+        "lr: got 'x'; allowed: a finite number > 0 and <= 1000",
     ]
 
 

@@ -23,7 +23,6 @@ from treegrpo.rollout.expansion.base import (
     forks_at_rest,
     get_expansion,
 )
-from treegrpo.rollout.expansion.random import random_forks
 
 __all__ = [
     "EXPANSIONS",
@@ -36,7 +35,6 @@ __all__ = [
     "full",
     "get_expansion",
     "random",
-    "random_forks",
     "spread",
     "uniform_depth",
 ]

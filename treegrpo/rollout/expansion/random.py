@@ -38,11 +38,6 @@ class Random(Expansion):
         return 1 + forks * rounds
 
 
-def random_forks(tree: Tree, count: int, rng: np.random.Generator) -> list[int]:
-    """Return `count` nodes to fork, drawn uniformly and with replacement, the root included."""
-    return _draw(forkable(tree), count, rng)
-
-
 def _draw(candidates: list[int], count: int, rng: np.random.Generator) -> list[int]:
     if not candidates:
         return []
