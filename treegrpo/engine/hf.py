@@ -81,8 +81,8 @@ class HFEngine(Engine):
         self._max_batch_rows = max_batch_rows
         self._queue: list[tuple[HFContext, SamplingParams, int]] = []
         self._require_masked_attention()
-        with _sampling_mode(model):
-            self._shape = _kv_shape(model)
+        with sampling_mode(model):
+            self._shape = kv_shape(model)
         config = cast(Any, model.config.get_text_config(decoder=True))
         self.max_length = int(config.max_position_embeddings)
         self._vocab = int(config.vocab_size)
@@ -156,7 +156,7 @@ class HFEngine(Engine):
         self, rows: Sequence[tuple[HFContext, SamplingParams, int]], params: SamplingParams
     ) -> list[Sampled]:
         """Return one batch, run to the end of its longest row; its contexts move on."""
-        with _sampling_mode(self._model):
+        with sampling_mode(self._model):
             batch = Batch(
                 forward=self._forward,
                 shape=self._shape,
@@ -227,7 +227,7 @@ def uniform(seeds: Sequence[int], params: SamplingParams) -> Tensor:
 
 
 @contextmanager
-def _sampling_mode(model: PreTrainedModel) -> Generator[None]:
+def sampling_mode(model: PreTrainedModel) -> Generator[None]:
     """Eval mode without gradients; every module gets its own mode back."""
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -239,7 +239,7 @@ def _sampling_mode(model: PreTrainedModel) -> Generator[None]:
             module.training = True
 
 
-def _kv_shape(model: PreTrainedModel) -> KVShape:
+def kv_shape(model: PreTrainedModel) -> KVShape:
     """Return the shape of the model's KV, from one token run through it; refuse other state."""
     name = type(model).__name__
     try:
