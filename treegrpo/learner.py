@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,12 +21,14 @@ from torch import Tensor
 from treegrpo.attention import get_attention
 from treegrpo.bound import Bound, ModelSizes, bound
 from treegrpo.config import TrainConfig
-from treegrpo.credit import Credit
+from treegrpo.credit import MAX_ADVANTAGE, Credit
 from treegrpo.credit.preferences import sibling_preferences
+from treegrpo.divergence import Diverged, Watch
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.gradients import Gradients, StepPair, accumulate
 from treegrpo.logprobs import FLAT, WHOLE, edge_dtype, token_logps
 from treegrpo.losses import get_loss, summarise
+from treegrpo.names import blaming
 from treegrpo.pack import PackedBatch, Weighted, pack, span, split
 from treegrpo.plan import Plan, plan
 from treegrpo.selfcheck import Support, supported
@@ -60,7 +62,8 @@ class Learner:
             finite; returns where they were written.
 
     Raises:
-        TreegrpoError: an attention backend that does not train this model right.
+        TreegrpoError: an attention backend that does not train this model right, or weights
+            that are not finite.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Learner:
         needs_reference = config.loss_options.kl_beta > 0
         self._reference = copy.deepcopy(model).requires_grad_(False) if needs_reference else None
         self._need_all = needs_reference or not self._loss.is_policy
+        self._watch = Watch(model, config.model)
         self._sizes = ModelSizes.of(model)
         self._support, self._ways = _ways(model, config)
         self.compute_seconds = 0.0
@@ -84,7 +88,12 @@ class Learner:
         self._flat_flops = self._flat_flops_per_s = 0.0
 
     def learn(self, questions: Sequence[Question], rate: float) -> list[dict[str, float]]:
-        """Return the metrics of each update of a step; changes the weights in place."""
+        """Return the metrics of each update of a step; changes the weights in place.
+
+        Raises:
+            Diverged: an update ruined the weights, or for several steps none could be made.
+            TreegrpoError: advantages too large to train on, or a path that is too long.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self._flat_flops = self.compute_seconds = 0.0
@@ -94,6 +103,7 @@ class Learner:
             _Minibatch(self, questions[first:last]) for first, last in itertools.pairwise(bounds)
         ]
         updates = [self._update(one) for _ in range(self.config.epochs) for one in minibatches]
+        self._watch.step(updates)
         for later in updates[1:]:  # after an update the policy has moved: no gap to the sampler
             for name in ("max_abs_log_ratio", "kl_sampler"):
                 later.pop(name, None)
@@ -171,6 +181,8 @@ class Learner:
             return {"skipped_updates": 1.0}
         self.optimiser.step()
         self.updates += 1
+        if fault := self._watch.fault(self.model):
+            self._stop(minibatch.batches, found, float(norm), fault)
         return {
             "loss": found.loss,
             "grad_norm": float(norm),
@@ -198,20 +210,35 @@ class Learner:
     def _skip(self, batches: Sequence[PackedBatch], found: Gradients, norm: float) -> None:
         """Keep the weights as they are, and what made the update impossible."""
         self.optimiser.zero_grad(set_to_none=True)
-        where = self._save_bad_batch(
+        where = self._keep(batches, found, norm)
+        warnings.warn(
+            f"An update was to be made, but its loss is {found.loss:g} and its gradient norm "
+            f"{norm:g}: it was left out, and the weights are as before. The batch is in "
+            f"'{where}'. {_blame(found, self.config)}",
+            UpdateSkipped,
+            stacklevel=2,
+        )
+
+    def _stop(
+        self, batches: Sequence[PackedBatch], found: Gradients, norm: float, fault: str
+    ) -> NoReturn:
+        """Keep what ruined the weights, and end the run."""
+        where, rate = self._keep(batches, found, norm), self.optimiser.param_groups[0]["lr"]
+        raise Diverged(
+            f"Update {self.updates} was made with a learning rate of {rate:g}, but it ruined the "
+            f"model: {fault}. The run stops here; its last checkpoint, if it has one, is as it "
+            f"was. The batch is in '{where}'. Start a run with a lower lr."
+        )
+
+    def _keep(self, batches: Sequence[PackedBatch], found: Gradients, norm: float) -> str:
+        """Write a batch that must not be trained on; return where."""
+        return self._save_bad_batch(
             {
                 "loss": found.loss,
                 "grad_norm": norm,
                 "weight_version": self.updates,
                 "batches": [_tensors(batch) for batch in batches],
             }
-        )
-        warnings.warn(
-            f"An update was to be made, but its loss is {found.loss:g} and its gradient norm "
-            f"{norm:g}: it was left out, and the weights are as before. The batch is in "
-            f"'{where}'. If this goes on, lower lr, or look at the loss and the model's weights.",
-            UpdateSkipped,
-            stacklevel=2,
         )
 
     def _measure_flat(self, trees: Sequence[Weighted]) -> float:
@@ -254,10 +281,17 @@ class _Minibatch:
 
 
 def weigh(questions: Sequence[Question], config: TrainConfig) -> list[Weighted]:
-    """Return all trees of an update with the weight of each token."""
+    """Return all trees of an update with the weight of each token.
+
+    Raises:
+        TreegrpoError: an advantage that would overflow, or a weighting that cannot be used.
+    """
     pairs = [pair for question in questions for pair in question]
+    for tree, credit in pairs:
+        _require_trainable(tree, credit, config)
     weighting = get_weighting(config.weighting)
-    shares = [one for q in questions for one in weighting([tree for tree, _ in q])]
+    with blaming("weighting", config.weighting, weighting):
+        shares = [one for q in questions for one in weighting([tree for tree, _ in q])]
     normaliser = config.normaliser or get_loss(config.loss).defaults.normaliser
     trees = [tree for tree, _ in pairs]
     weights = token_weights(shares, trees, normaliser, config.max_context_tokens)
@@ -265,6 +299,29 @@ def weigh(questions: Sequence[Question], config: TrainConfig) -> list[Weighted]:
         Weighted(tree, credit, weight)
         for (tree, credit), weight in zip(pairs, weights, strict=True)
     ]
+
+
+def _require_trainable(tree: Tree, credit: Credit, config: TrainConfig) -> None:
+    """Refuse what would make the loss overflow, by the name of what it came from."""
+    for leaf, row in credit.items():
+        for advantage in row:
+            if not abs(advantage) <= MAX_ADVANTAGE:
+                raise TreegrpoError(
+                    f"Credit '{config.credit}' times importance '{config.importance}' is to be "
+                    f"trained on, but gives leaf {leaf} of tree {tree.tree_id} of question "
+                    f"'{tree.question_id}' an advantage of {advantage:g}; the largest is "
+                    f"{MAX_ADVANTAGE:g}. Correct whichever is your own."
+                )
+
+
+def _blame(found: Gradients, config: TrainConfig) -> str:
+    """Return what to look at after an update that could not be made."""
+    gaps = summarise(found.metrics)
+    if not math.isfinite(gaps.get("max_abs_log_ratio", 0.0)):
+        return "The model's log-probs are not finite: look at its weights and dtype, or lower lr."
+    if not math.isfinite(found.loss):
+        return f"The log-probs are finite, so look at loss '{config.loss}' and its options."
+    return f"The loss is finite, so look at the gradient of loss '{config.loss}', or lower lr."
 
 
 def step_pairs(questions: Sequence[Question]) -> list[StepPair]:

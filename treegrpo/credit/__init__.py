@@ -17,6 +17,7 @@ from treegrpo.credit import (
     treerl,
 )
 from treegrpo.credit.base import (
+    MAX_ADVANTAGE,
     Credit,
     Estimator,
     StepAt,
@@ -29,6 +30,7 @@ from treegrpo.credit.base import (
 from treegrpo.credit.preferences import Preference, sibling_preferences
 
 __all__ = [
+    "MAX_ADVANTAGE",
     "Credit",
     "Estimator",
     "Preference",

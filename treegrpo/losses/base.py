@@ -100,7 +100,10 @@ class Loss:
     def _call(self, logp_E: Tensor, edges: Edges, options: LossOptions) -> LossResult:
         """Return the function's own result, checked."""
         with blaming("loss", self.name, self._function):
-            result: object = self._function(logp_E, edges, options)
+            result = self._function(logp_E, edges, options)
+        return self._checked(result)
+
+    def _checked(self, result: object) -> LossResult:
         if isinstance(result, LossResult) and not result.loss.shape:
             return result
         found = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,20 @@ from tests.toy_game import ID, ScriptedEngine, random_words, scheduler
 from treegrpo.cli.train import step_line
 from treegrpo.config import load_config
 from treegrpo.credit import get_credit
+from treegrpo.divergence import MAX_FAILED_STEPS, Diverged, Watch
 from treegrpo.edges import Edges
 from treegrpo.engine.hf import HFEngine
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.registry import make
 from treegrpo.gradients import StepPair, accumulate
-from treegrpo.learner import Learner, PackingRefused, ScoredTree, step_pairs, weigh
+from treegrpo.learner import (
+    Learner,
+    PackingRefused,
+    ScoredTree,
+    UpdateSkipped,
+    step_pairs,
+    weigh,
+)
 from treegrpo.losses import LossOptions, LossResult, drop_loss, get_loss, loss, loss_names
 from treegrpo.metrics import update_metrics
 from treegrpo.pack import pack, split
@@ -28,6 +37,7 @@ from treegrpo.rollout import Question
 from treegrpo.selfcheck import supported
 from treegrpo.trainer import StepReport
 from treegrpo.tree import Tree
+from treegrpo.weighting import drop_weighting, weighting
 
 
 def sampled(model: Any, temperature: float = 1.0) -> list[list[Tree]]:
@@ -244,3 +254,111 @@ def test_a_pair_with_a_step_in_no_batch_is_refused() -> None:
     logps = {id(one): torch.zeros_like(one.edges.old_logp_E, requires_grad=True) for one in batches}
     with pytest.raises(TreegrpoError, match=r"of the pair \(0, 1\), \(9, 7\) a step is in no"):
         accumulate(batches, lambda b: logps[id(b)], get_loss("step_dpo"), LossOptions(), [pair])
+
+
+@pytest.mark.parametrize(("rate", "words"), [(1e3, "e\\+0"), (1e30, "to inf")])
+def test_an_update_that_ruins_the_weights_ends_the_run(
+    tmp_path: Path, rate: float, words: str
+) -> None:
+    kept: list[dict[str, Any]] = []
+    config = load_config(base={"model": "tiny", "env": ID, "max_context_tokens": 400})
+    one = Learner(
+        tiny_model(vocab_size=128), config, lambda record: kept.append(record) or "bad.pt"
+    )
+    with pytest.raises(Diverged, match=rf"rate of .*the norm of the weights .*{words}.*bad\.pt"):
+        one.learn(scored(scripted()), rate)
+    assert math.isfinite(kept[0]["loss"]) and kept[0]["batches"][0]["ids_BU"].numel() > 0
+
+
+def test_weights_that_are_not_finite_are_refused_before_the_run(tmp_path: Path) -> None:
+    model = tiny_model(vocab_size=128)
+    with torch.no_grad():
+        next(model.parameters())[0, 0] = float("nan")
+    with pytest.raises(TreegrpoError, match="Training 'tiny' asked for, but the norm of its w"):
+        learner(model, tmp_path)
+
+
+@pytest.fixture
+def broken_loss() -> Iterator[str]:
+    @loss("broken")
+    def broken(logp_E: torch.Tensor, edges: Edges, options: LossOptions) -> LossResult:
+        return LossResult((edges.weight_E * logp_E).sum() * float("nan"), {})
+
+    yield broken.name
+    drop_loss(broken.name)
+
+
+def test_a_run_in_which_no_update_can_be_made_ends(tmp_path: Path, broken_loss: str) -> None:
+    one, questions = learner(tiny_model(vocab_size=128), tmp_path, loss=broken_loss), scripted()
+
+    def go_on() -> None:
+        for _ in range(MAX_FAILED_STEPS - 1):
+            assert one.learn(scored(questions), 1e-3) == [{"skipped_updates": 1.0}]
+        assert one.learn([], 1e-3) == [{}], "a step that teaches nothing does not count"
+        with pytest.raises(Diverged, match=f"in the last {MAX_FAILED_STEPS} steps no update could"):
+            one.learn(scored(questions), 1e-3)
+
+    with pytest.warns(UpdateSkipped, match="log-probs are finite, so look at loss 'broken'"):
+        go_on()
+
+
+def test_one_update_that_is_made_ends_the_count() -> None:
+    watch = Watch(tiny_model(vocab_size=128), "tiny")
+    failed: list[dict[str, float]] = [{"skipped_updates": 1.0}, {}]
+    for _ in range(3):
+        for _ in range(MAX_FAILED_STEPS - 1):
+            watch.step(failed)
+        watch.step([*failed, {"loss": 0.5}])
+    for _ in range(MAX_FAILED_STEPS - 1):
+        watch.step(failed)
+    with pytest.raises(Diverged):
+        watch.step(failed)
+
+
+def test_log_probs_that_are_not_finite_are_blamed_on_the_model(tmp_path: Path) -> None:
+    model = tiny_model(vocab_size=128)
+    one = learner(model, tmp_path)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.warns(UpdateSkipped, match="model's log-probs are not finite: look at its weights"):
+        one.learn(scored(scripted()), 1e-3)
+
+
+@pytest.mark.parametrize("advantage", [1e39, -1e13, float("nan"), float("inf")])
+def test_advantages_that_overflow_are_refused_by_the_name_of_their_credit(
+    tmp_path: Path, advantage: float
+) -> None:
+    questions = scored(scripted())
+    tree, credit = questions[0][0]
+    leaf = tree.leaves()[-1]
+    questions[0][0] = (tree, {**credit, leaf: [advantage] * len(credit[leaf])})
+    one = learner(tiny_model(vocab_size=128), tmp_path)
+    with pytest.raises(
+        TreegrpoError,
+        match=rf"^Credit 'intra_inter' times importance 'uniform' .*leaf {leaf} of tree 0 ",
+    ):
+        one.learn(questions, 1e-3)
+
+
+def test_a_weighting_that_raises_is_named(tmp_path: Path) -> None:
+    @weighting("torn")
+    def torn(question: Any) -> Any:
+        return question[99]
+
+    one = learner(tiny_model(vocab_size=128), tmp_path, weighting="torn")
+    try:
+        with pytest.raises(TreegrpoError, match=r"Weighting 'torn' raised IndexError at test_lear"):
+            one.learn(scored(scripted()), 1e-3)
+    finally:
+        drop_weighting("torn")
+
+
+def test_chains_have_preferences_between_their_first_steps(tmp_path: Path) -> None:
+    """All trees of a question begin in one state, so step_dpo learns without any fork."""
+    engine = ScriptedEngine(random_words(["red", "green", "stop"]))
+    made, _ = scheduler(engine, make(ID), rounds=0, forks=0, trunks=4)
+    grown = made.grow([Question(seed, {"split": "train"}) for seed in range(3)]).questions
+    pairs = step_pairs(scored(grown))
+    assert pairs and all(better == worse == 1 for (_, better), (_, worse), _ in pairs)
+    one = learner(tiny_model(vocab_size=128), tmp_path, loss="step_dpo", forks=0, rounds=0)
+    assert one.learn(scored(grown), 1e-3)[0]["grad_norm"] > 0
