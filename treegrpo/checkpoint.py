@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from treegrpo.config import TrainConfig
 from treegrpo.envs.digest import digest_bytes
 from treegrpo.envs.errors import TreegrpoError
-from treegrpo.runfolder import sync
+from treegrpo.runfolder import sync, to_do
 
 _PREFIX = "step-"
 
@@ -89,9 +89,10 @@ def save_checkpoint(folder: Path, position: Position, tensors: Mapping[str, Any]
         sync(folder)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         shutil.rmtree(part, ignore_errors=True)
+        before = [path.name for path in _checkpoints(folder) if path != final]
+        kept = f"The one before it, {before[-1]}, is intact." if before else "None was before it."
         raise CheckpointError(
-            f"Writing checkpoint '{final}' failed: {_first_line(error)}. Free some space or "
-            "choose another folder; the checkpoint before it is intact."
+            f"Writing checkpoint '{final}' failed: {_first_line(error)}. {to_do(error)} {kept}"
         ) from error
     for older in _checkpoints(folder):
         if older != final:

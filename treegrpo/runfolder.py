@@ -6,6 +6,8 @@ byte; seconds go to timings.jsonl.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
@@ -23,6 +25,14 @@ from treegrpo.envs.errors import TreegrpoError
 from treegrpo.tree import Tree
 
 _LOGS = ("metrics.jsonl", "timings.jsonl", "trees.jsonl", "failures.jsonl")
+
+_TO_DO = {
+    "Free some space": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "Get the right to write there": (errno.EACCES, errno.EPERM, errno.EROFS),
+    "Move what stands in the way": (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
+    "Make the folder above it": (errno.ENOENT,),
+}
+"""What to do about a file that cannot be written, by the system's reason."""
 
 
 class RunFolderError(TreegrpoError):
@@ -156,10 +166,42 @@ def require_free(path: Path) -> None:
     taken = [name for name in _LOGS if (path / name).exists() and (path / name).stat().st_size]
     taken += [name for name in ("checkpoint", "model") if (path / name).exists()]
     if taken:
+        how = "Resume that run (--resume)"
+        if "checkpoint" not in taken:
+            how = (
+                "It has no checkpoint: begin it again from its first step (--resume, with the "
+                "settings in its config.json)"
+            )
         raise RunFolderError(
             f"A new run in '{path}' was asked for, but {', '.join(taken)} would be overwritten "
-            "there. Resume that run (--resume), or choose another folder (--out DIR)."
+            f"there. {how}, or choose another folder (--out DIR)."
         )
+
+
+def drop_unbegun(path: Path) -> bool:
+    """Remove what a run that has done no step left in its folder; return whether it has none.
+
+    A batch that was kept stays, with the settings it belongs to.
+    """
+    if any((path / name).exists() and (path / name).stat().st_size for name in _LOGS):
+        return False
+    if not any((path / name).exists() for name in ("checkpoint", "model", "bad_batches")):
+        for name in (*_LOGS, "config.json"):
+            (path / name).unlink(missing_ok=True)
+        shutil.rmtree(path / "tensorboard", ignore_errors=True)
+        with contextlib.suppress(OSError):  # other files are there: they are not ours
+            path.rmdir()
+    return True
+
+
+def to_do(error: Exception) -> str:
+    """Return what to do about a file that cannot be written, as the end of a message.
+
+    torch and safetensors report a full disk without the system's number.
+    """
+    code = getattr(error, "errno", None) or errno.ENOSPC
+    own = next((hint for hint, codes in _TO_DO.items() if code in codes), "Check the path")
+    return f"{own}, or choose another folder with out=DIR."
 
 
 def recorded_settings(path: Path) -> dict[str, Any] | None:
@@ -240,7 +282,4 @@ def _tensorboard(path: Path, first_step: int) -> Any | None:
 
 def _unwritable(path: Path, error: Exception) -> RunFolderError:
     reason = getattr(error, "strerror", None) or error
-    return RunFolderError(
-        f"Writing '{path}' failed: {reason}. Free some space, or choose another folder with "
-        "out=DIR."
-    )
+    return RunFolderError(f"Writing '{path}' failed: {reason}. {to_do(error)}")

@@ -253,9 +253,13 @@ CASES: dict[str, tuple[Sequence[str], tuple[str, str, str]]] = {
         [*TRAIN, "env_kwargs.data=wrong_field.json"], ("wrong_field.json", "answer", "text"),
     ),
     # train: folders
-    "out is a file": ([*TRAIN, "out=file"], ("'file", "failed", "another folder")),
-    "out below a file": ([*TRAIN, "out=file/run"], ("file/run", "failed", "another folder")),
-    "out where nobody writes": ([*TRAIN, "out=/proc/x"], ("/proc/x", "failed", "another folder")),
+    "out is a file": ([*TRAIN, "out=file"], ("'file", "File exists", "Move what stands in")),
+    "out below a file": (
+        [*TRAIN, "out=file/run"], ("file/run", "Not a directory", "Move what stands in the way"),
+    ),
+    "out where nobody writes": (
+        [*TRAIN, "out=/proc/x"], ("/proc/x", "failed", "Make the folder above it, or choose"),
+    ),
     "out holds another run": (
         [*TRAIN, "out=run"],
         ("'run' was asked", "would be overwritten", "Resume"),

@@ -12,7 +12,14 @@ import pytest
 
 from treegrpo.checkpoint import Position, save_checkpoint
 from treegrpo.config import TrainConfig, digest
-from treegrpo.runfolder import RunFolder, RunFolderError, read_rows, recorded_settings, write_text
+from treegrpo.runfolder import (
+    RunFolder,
+    RunFolderError,
+    drop_unbegun,
+    read_rows,
+    recorded_settings,
+    write_text,
+)
 from treegrpo.tree import Tree, read_trees
 
 CONFIG = TrainConfig(model="m", env="e")
@@ -77,6 +84,51 @@ def test_a_new_run_refuses_the_folder_of_another(tmp_path: Path) -> None:
     assert len(read_rows(tmp_path / "rows" / "metrics.jsonl")) == 1
     folder_of(tmp_path / "killed before its first step", 0)
     folder_of(tmp_path / "killed before its first step", 1)
+
+
+def test_what_to_do_about_a_run_that_is_there_depends_on_its_checkpoint(tmp_path: Path) -> None:
+    folder_of(tmp_path, 3)
+    with pytest.raises(RunFolderError, match=r"no checkpoint: begin it again .*\(--resume, with"):
+        RunFolder(tmp_path, CONFIG, resume_at=None)
+    save_checkpoint(tmp_path / "checkpoint", Position(next_step=1), {})
+    with pytest.raises(RunFolderError, match=r"there\. Resume that run \(--resume\), or"):
+        RunFolder(tmp_path, CONFIG, resume_at=None)
+
+
+def test_a_run_that_did_no_step_leaves_nothing(tmp_path: Path) -> None:
+    folder_of(tmp_path / "new" / "run", 0)
+    assert drop_unbegun(tmp_path / "new" / "run")
+    assert not list((tmp_path / "new").iterdir())
+    folder_of(tmp_path / "kept", 0).bad_batch(0, {"loss": 1.0})
+    assert drop_unbegun(tmp_path / "kept") and (tmp_path / "kept" / "config.json").exists()
+    folder_of(tmp_path / "shared", 0)
+    (tmp_path / "shared" / "notes.txt").touch()
+    assert drop_unbegun(tmp_path / "shared")
+    assert [p.name for p in (tmp_path / "shared").iterdir()] == ["notes.txt"]
+    folder_of(tmp_path / "begun", 1)
+    assert not drop_unbegun(tmp_path / "begun")
+    assert read_rows(tmp_path / "begun" / "metrics.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("code", "to_do"),
+    [
+        (errno.ENOSPC, "Free some space"),
+        (errno.EACCES, "Get the right to write there"),
+        (errno.ENOTDIR, "Move what stands in the way"),
+        (errno.ENOENT, "Make the folder above it"),
+        (errno.ENAMETOOLONG, "Check the path"),
+    ],
+)
+def test_the_advice_fits_the_systems_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, to_do: str
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(RunFolderError, match=rf"\. {to_do}, or choose another folder with out=DIR"):
+        write_text(tmp_path / "a", "b")
 
 
 def test_the_run_in_a_folder(tmp_path: Path) -> None:
