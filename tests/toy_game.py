@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -21,7 +23,10 @@ from treegrpo.engine.base import (
 from treegrpo.envs import Message, Task, ToolEnv
 from treegrpo.envs.episode import Episode
 from treegrpo.envs.registry import register
+from treegrpo.config import RolloutOptions
 from treegrpo.rollout import EnvironmentPool, RolloutSettings, Scheduler
+from treegrpo.rollout.expansion import Expansion
+from treegrpo.rollout.starts import StartState
 
 WORDS = ("stop", "red", "green", "blue", "crash", "void", "stuck", "call")
 
@@ -82,6 +87,20 @@ class Uncopyable:
         raise OSError("the wire is hot")
 
 
+class SlowGame(Game):
+    """The game with answers that take a while, decided by nothing that the seed decides."""
+
+    whim: ClassVar[np.random.Generator] = np.random.default_rng()
+    mean_s: ClassVar[float] = 0.001
+
+    def step(self, action: str) -> Any:
+        if self.mean_s:
+            time.sleep(float(self.whim.exponential(self.mean_s)))
+        return super().step(action)
+
+
+SLOW_ID = "tests/SlowGame-v0"
+register(SLOW_ID, "tests.toy_game:SlowGame")
 ID = "tests/Game-v0"
 register(ID, "tests.toy_game:Game")
 
@@ -175,6 +194,25 @@ class ScriptedEngine(Engine):
         return Sampled(said, [-0.5] * len(said), stopped=said[-1] in params.stop_ids)
 
 
+class RestlessEngine(ScriptedEngine):
+    """Lets whoever it likes end first: a part of what is submitted, in an order of its own."""
+
+    def __init__(self, script: Script, whim: int, max_rows: int = 10**9) -> None:
+        super().__init__(script)
+        self.capabilities = replace(self.capabilities, joins_running=True)
+        self._whim = np.random.default_rng(whim)
+        self._max_rows = max_rows
+
+    def admits(self, context: Context, max_tokens: int) -> bool:
+        return self.submitted < self._max_rows
+
+    def step(self) -> list[tuple[Context, Sampled]]:
+        self._whim.shuffle(cast(Any, self._queue))
+        count = int(self._whim.integers(len(self._queue) + 1))
+        chosen, self._queue = self._queue[:count], self._queue[count:]
+        return [(context, self._one(context, params, seed)) for context, params, seed in chosen]
+
+
 def _live(context: Context) -> FakeContext:
     assert isinstance(context, FakeContext) and not context.released
     return context
@@ -187,20 +225,28 @@ def random_words(words: Iterable[str] = WORDS) -> Script:
 
 
 def settings(**changes: Any) -> RolloutSettings:
-    """Return small rollout settings."""
+    """Return small rollout settings; those of `RolloutOptions` may stand among the others."""
     fields: dict[str, Any] = {
         "trunks": 2, "forks": 2, "rounds": 1, "noise": "inherit", "temperature": 1.0,
         "max_action_tokens": 8, "max_context_tokens": 10_000,
     }  # fmt: skip
-    return RolloutSettings(**{**fields, **changes})
+    names = set(RolloutOptions.model_fields) & set(changes)
+    options = RolloutOptions(**{name: changes.pop(name) for name in names})
+    return RolloutSettings(**{**fields, **changes}, rollout_options=options)
 
 
 def scheduler(
-    engine: Engine, env: gymnasium.Env[str, str], **changes: Any
+    engine: Engine,
+    env: gymnasium.Env[str, str],
+    *,
+    expansion: Expansion | None = None,
+    start: StartState | None = None,
+    **changes: Any,
 ) -> tuple[Scheduler, EnvironmentPool]:
     """Return a scheduler without a real chat format, and its pool."""
-    pool = EnvironmentPool(env)
-    return Scheduler(engine, cast(ChatFormat, CharChat()), pool, settings(**changes)), pool
+    pool, chat = EnvironmentPool(env), cast(ChatFormat, CharChat())
+    made = Scheduler(engine, chat, pool, settings(**changes), expansion=expansion, start=start)
+    return made, pool
 
 
 def save_tiny_model(folder: Path, *, width: int = 32, layers: int = 1, seed: int = 0) -> str:

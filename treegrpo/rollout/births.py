@@ -68,8 +68,7 @@ class Births:
             step_tokens=self._of.params.max_tokens,
             step_calls=pool.core.max_tool_calls,
         )
-        of_tree = self._of.expansion.max_branches(settings.forks, settings.rounds)
-        most = None if of_tree is None else of_tree * settings.trunks
+        most = self._of.expansion.max_branches(settings.forks, settings.rounds)
         growth = QuestionGrowth(question, budget, most)
         seed, options = stable_seed("reset", question.seed), question.options
         begin: Callable[[gymnasium.Env[str, str]], list[Turn]] | None = None

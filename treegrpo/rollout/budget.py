@@ -10,7 +10,6 @@ waits until none can.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -85,25 +84,6 @@ def shares(limit: int | None, count: int, least: int) -> list[int | None]:
     served = min(count, limit // max(1, least))
     part, more = divmod(limit, served) if served else (0, 0)
     return [part + (number < more) if number < served else 0 for number in range(count)]
-
-
-def steps_before(key: Key, others: Sequence[Key], unborn: int | None, first_tick: int) -> float:
-    """Return how many steps with a smaller key may still be open.
-
-    Args:
-        key: of the step in question.
-        others: the next step of every other live branch of its question.
-        unborn: branches that may still be forked; None where nobody knows.
-        first_tick: the smallest tick of any live branch; a fork comes later than that.
-    """
-    tick, *rest = key
-    open_steps: float = 0
-    for other_tick, *other in others:
-        if other_tick <= tick:
-            open_steps += tick - other_tick + (other < rest)
-    if tick > first_tick:
-        open_steps += float("inf") if unborn is None else unborn * (tick - first_tick)
-    return open_steps
 
 
 def _verdict(

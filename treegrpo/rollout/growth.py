@@ -6,7 +6,6 @@ key (tick, tree, branch), so the same trees come out whatever answers first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -16,7 +15,7 @@ import numpy as np
 from treegrpo.engine.base import Context
 from treegrpo.envs.digest import stable_seed
 from treegrpo.envs.snapshot import Snapshot
-from treegrpo.rollout.budget import Budget, Key, steps_before
+from treegrpo.rollout.budget import Budget, Key
 from treegrpo.rollout.expansion.base import Reached
 from treegrpo.tree import Node, Tree
 
@@ -97,6 +96,10 @@ class TreeGrowth:
     live: dict[Name, Branch] = field(default_factory=dict[Name, Branch])
     born: int = 0
     round: int = 0
+    clock: int = 1
+    """The tick at which the next round of forks begins: past all steps that there were."""
+    is_done: bool = False
+    """Whether it will never be forked again and nothing is in flight."""
 
     def branch(self, node: int, tick: int, context: Context) -> Branch:
         """Return a new branch at a node, the trunk if it is the first; it is live from now on."""
@@ -137,10 +140,15 @@ class TreeGrowth:
         new = self.tree.reorder([node.id for node in sorted(self.tree.nodes, key=order)])
         self.places = {new[old]: place for old, place in self.places.items()}
 
+    def end(self, branch: Branch, *, is_refused: bool) -> None:
+        """Take a branch off; one that was refused its next step ends at that step's tick."""
+        del self.live[branch.name]
+        self.clock = max(self.clock, branch.tick + is_refused)
+
     @property
-    def last_tick(self) -> int:
-        """The largest tick of any step."""
-        return max(place.tick for place in self.places.values())
+    def first_tick(self) -> int:
+        """The smallest tick that anything may still happen at; every fork to come is later."""
+        return min((branch.tick for branch in self.live.values()), default=self.clock - 1)
 
 
 @dataclass(eq=False)
@@ -150,20 +158,23 @@ class QuestionGrowth:
     question: Question
     budget: Budget
     max_branches: int | None
-    """Of all trees together; None where the expansion policy does not say."""
+    """Of one tree; None where the expansion policy does not say."""
     trees: list[TreeGrowth] = field(default_factory=list[TreeGrowth])
 
-    def branches(self) -> Iterator[Branch]:
-        """Yield the live branches of all trees."""
-        for growth in self.trees:
-            yield from growth.live.values()
-
     def steps_before(self, branch: Branch) -> float:
-        """Return how many steps with a smaller key may still be open."""
-        keys = {id(one): one.key for one in self.branches()}
-        first_tick = min(key[0] for key in keys.values())
-        mine = keys.pop(id(branch))
-        unborn: int | None = None
-        if self.max_branches is not None:
-            unborn = self.max_branches - sum(growth.born for growth in self.trees)
-        return steps_before(mine, list(keys.values()), unborn, first_tick)
+        """Return how many steps with a smaller key may still be open, at most.
+
+        Those are the steps that live branches have up to that tick, one a tick, and those of
+        branches that may yet be forked.
+        """
+        tick, *mine = branch.key
+        open_steps: float = 0
+        for growth in self.trees:
+            for other in growth.live.values():
+                other_tick, *theirs = other.key
+                if other_tick <= tick:
+                    open_steps += tick - other_tick + (theirs < mine)
+            if not growth.is_done and growth.first_tick < tick:
+                most = float("inf") if self.max_branches is None else self.max_branches
+                open_steps += max(0, most - growth.born) * (tick - growth.first_tick)
+        return open_steps

@@ -126,7 +126,7 @@ class _Growing:
             self.grown,
             planted=self._planted,
             born=lambda branch: self._ready.append(branch),
-            stillborn=self._end,
+            stillborn=partial(self._end, is_refused=True),
         )
         self._questions: list[QuestionGrowth] = []
         self._ready: list[Branch] = []
@@ -203,7 +203,7 @@ class _Growing:
                 self._is_short = True
                 waiting.append(branch)
         self._ready = waiting
-        self._is_stuck = bool(waiting) and not self._engine.submitted
+        self._is_stuck = bool(waiting or self._sampled) and not self._engine.submitted
 
     def _decode(self) -> None:
         """Let the engine move on; with barriers to the end of all that it was given."""
@@ -242,7 +242,7 @@ class _Growing:
             branch.growth.places[node.id] = Place(branch.name, branch.tick)
         else:
             self.grown.unstarted[reason] += 1
-        self._end(branch)
+        self._end(branch, is_refused=True)
 
     def _take(self, branch: Branch, output: Sampled) -> None:
         """Take over what a branch sampled; its environment is asked next."""
@@ -355,7 +355,7 @@ class _Growing:
             self._births.fork(growth, node, tick)
             self._num_live += 1
 
-    def _end(self, branch: Branch) -> None:
+    def _end(self, branch: Branch, *, is_refused: bool = False) -> None:
         """Give back what the branch held; its tree is at rest if it was the last."""
         growth, pool = branch.growth, self._of.pool
         last = growth.tree.nodes[branch.node]
@@ -364,14 +364,14 @@ class _Growing:
             self.grown.count_failure(last.failure, last.observation_text)
         if branch.env is not None:
             (pool.give if last.failure is None else pool.discard)(branch.env)
-        del growth.live[branch.name]
+        growth.end(branch, is_refused=is_refused)
         self._num_live, self._num_ended = self._num_live - 1, self._num_ended + 1
         if not growth.live:
             self._resting.append(growth)
 
     def _rest(self) -> None:
         """Let trees at rest be forked once more, or be done."""
-        if self._options.barriers and self._num_live:
+        if self._options.barriers and self._num_live and not self._is_stuck:
             return
         resting, self._resting = self._resting, []
         for growth in resting:
@@ -381,8 +381,9 @@ class _Growing:
                 where = (growth.question.question.seed, growth.tree.tree_id, growth.round)
                 rng = np.random.default_rng(stable_seed("forks", *where))
                 args = (growth.tree, growth.round, self._settings.forks, rng)
-                self._fork(growth, forks_at_rest(self._of.expansion, *args), growth.last_tick + 1)
-            if not growth.live:
+                self._fork(growth, forks_at_rest(self._of.expansion, *args), growth.clock)
+            growth.is_done = not growth.live
+            if growth.is_done:
                 for place in growth.places.values():
                     self._forget(place)
 
