@@ -29,8 +29,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self, SupportsFloat, TypeVar
 
 import gymnasium
 import numpy as np
@@ -52,8 +52,10 @@ from treegrpo.envs.errors import (
     NoEpisode,
     SandboxFailed,
     SnapshotUnsupported,
+    TreegrpoError,
     UnknownOption,
     UnknownSplit,
+    raised_at,
     suggest,
 )
 from treegrpo.envs.outside import changed, outside
@@ -185,7 +187,8 @@ class ToolEnv(gymnasium.Env[str, str]):
 
         Raises:
             NoEpisode, EpisodeOver: out of turn.
-            GraderFailed: score() raised, or gave a number that is not finite.
+            GraderFailed: score() raised, or gave no number or one that is not finite.
+            SnapshotUnsupported: a state that cannot be copied for score().
             SandboxFailed: a sandbox that a tool or score() works in failed.
         """
         episode = self.episode
@@ -222,10 +225,7 @@ class ToolEnv(gymnasium.Env[str, str]):
                 "in `shared` if it is a world that never changes"
                 for name in strays
             )
-        try:
-            frozen = episode.copy()
-        except (TypeError, AttributeError, NotImplementedError, RecursionError) as error:
-            raise SnapshotUnsupported([f"copying self.state: {error}"]) from error
+        frozen = _copied(episode.copy)
         return Snapshot(
             env_id=self._env_id(),
             settings=self._settings_digest(),
@@ -371,16 +371,21 @@ class ToolEnv(gymnasium.Env[str, str]):
 
     def _grade(self, episode: Episode) -> dict[str, float]:
         """Return the reward components, scored on copies so that scoring changes nothing."""
-        state = copy.deepcopy(episode.state)
+        state = _copied(lambda: copy.deepcopy(episode.state))
         transcript = tuple(copy_messages(episode.messages))
         try:
             result = self.score(state, transcript, episode.task)
-            named = result if isinstance(result, Mapping) else {"score": result}
-            components = {name: float(value) for name, value in named.items()}
         except SandboxFailed:
             raise
         except Exception as error:
-            raise GraderFailed(f"score() of {self._env_id()} raised {error!r}") from error
+            where = raised_at(error)
+            raise GraderFailed(
+                f"score() of {self._env_id()} raised {error!r} at {where}"
+            ) from error
+        named = result if isinstance(result, Mapping) else {"score": result}
+        if not all(map(_is_number, named.values())):
+            raise GraderFailed(f"score() of {self._env_id()} gave {str(named)[:200]}: no number")
+        components = {name: float(value) for name, value in named.items()}
         if not math.isfinite(sum(components.values())):
             raise GraderFailed(f"score() of {self._env_id()} gave {components}: not finite")
         return components
@@ -433,7 +438,15 @@ class ToolEnv(gymnasium.Env[str, str]):
             )
         tasks = self.tasks(split)
         index = choose_index(tasks, options, self.np_random)
-        return split, index, tasks[index]
+        return split, index, self._require_task(tasks[index], index)
+
+    def _require_task(self, task: object, index: int) -> Task:
+        if not isinstance(task, Task):
+            raise TreegrpoError(
+                f"Task {index} of {self._env_id()} asked for; make_task() or tasks() gave "
+                f"{task!r:.100}, no Task. Return Task(id, question, answer)."
+            )
+        return task
 
     def _continue_from(
         self, episode: Episode, rng_state: Any, seed: int | None
@@ -466,3 +479,19 @@ class ToolEnv(gymnasium.Env[str, str]):
     def _note_attributes(self) -> None:
         if self._made_with is None:
             self._made_with = self._attributes()
+
+
+_Copy = TypeVar("_Copy")
+
+
+def _copied(copy_of: Callable[[], _Copy]) -> _Copy:
+    """Return what `copy_of` gives, or refuse the state that it cannot copy."""
+    try:
+        return copy_of()
+    except (TypeError, AttributeError, NotImplementedError, RecursionError) as error:
+        raise SnapshotUnsupported([f"copying self.state: {error}"]) from error
+
+
+def _is_number(value: object) -> bool:
+    """Return whether it is a number: float() would take a text, too."""
+    return isinstance(value, SupportsFloat) and not isinstance(value, (str, bytes))

@@ -88,6 +88,8 @@ def raised_at(error: BaseException) -> str:
 
     Where only code of ours or of a library ran, it is the last line of all.
     """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}:{error.lineno}"
     places: list[tuple[bool, str]] = []
     trace = error.__traceback__
     while trace is not None:

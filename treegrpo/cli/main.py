@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import treegrpo
-from treegrpo.cli import demo, train
+from treegrpo.cli import check, demo, train
 from treegrpo.cli.errors import run
 from treegrpo.cli.leaderboard import eval_command, leaderboard_app
 from treegrpo.cli.sandbox import sandbox_app
@@ -33,6 +33,7 @@ def _folder_agent(folder: Path) -> Agent:
 
 app.command("demo")(demo.demo_command)
 app.command("train")(train.train_command)
+app.command("check")(check.check_command)
 app.command("eval")(eval_command(_folder_agent))
 app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(sandbox_app, name="sandbox")
@@ -45,17 +46,6 @@ def list_command() -> None:
 
     for env_id in list_envs():
         typer.echo(env_id)
-
-
-@app.command("check")
-def check_command(
-    env: Annotated[str, typer.Argument(help="Environment id, such as treegrpo/SearchQA-v0.")],
-) -> None:
-    """Check an environment against the laws of snapshots, restores and forks."""
-    from treegrpo.envs import check_env_laws
-
-    for report in check_env_laws(env):
-        typer.echo(f"{report.law}: holds ({report.checks} checks)")
 
 
 def _version(wanted: bool) -> None:

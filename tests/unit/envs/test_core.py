@@ -3,8 +3,10 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import threading
 import warnings
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import gymnasium
@@ -19,6 +21,7 @@ from treegrpo.envs.errors import (
     GraderFailed,
     NoEpisode,
     SnapshotUnsupported,
+    TreegrpoError,
     UnknownOption,
     UnknownSplit,
 )
@@ -108,13 +111,48 @@ def test_a_tools_exception_is_an_observation() -> None:
     assert info["errors"] == ["tool_error"]
 
 
+@pytest.mark.parametrize(
+    "given", [True, 1, 0.5, np.float32(0.5), np.int64(1), np.bool_(True), Fraction(1, 2)]
+)
+def test_any_kind_of_number_is_a_score(monkeypatch: pytest.MonkeyPatch, given: Any) -> None:
+    monkeypatch.setattr(Fails, "score", lambda *_: given)
+    env = started(Fails())
+    reward = env.step(call("answer"))[1]
+    assert type(reward) is float and reward == float(given)
+
+
+@pytest.mark.parametrize("given", ["1", np.str_("1"), b"1", None, [1.0], 1j, {"a": 1.0, "b": "1"}])
+def test_what_is_no_number_is_the_graders_failure(
+    monkeypatch: pytest.MonkeyPatch, given: Any
+) -> None:
+    monkeypatch.setattr(Fails, "score", lambda *_: given)
+    env = started(Fails())
+    with pytest.raises(GraderFailed, match=r"^score\(\) of Fails gave \{.*\}: no number$"):
+        env.step(call("answer"))
+
+
+def test_a_task_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fails, "make_task", lambda *_: {"question": "?"})
+    words = r"Task \d+ of Fails asked for; .* gave \{'question': '\?'\}, no Task\. Return Task\("
+    with pytest.raises(TreegrpoError, match=words):
+        started(Fails())
+
+
+def test_a_state_that_cannot_be_copied_is_refused_before_it_is_scored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Fails, "setup", lambda *_: {"total": 0, "lock": threading.Lock()})
+    with pytest.raises(SnapshotUnsupported, match=r"copying self\.state: cannot pickle"):
+        started(Fails()).step(call("answer"))
+
+
 def test_a_failing_or_infinite_score_is_the_graders_failure() -> None:
     env = started(Fails())
     with pytest.raises(GraderFailed, match="not finite"):
         env.step(call("answer"))
     env.reset(seed=0)
     env.step(call("add", number=1))
-    with pytest.raises(GraderFailed, match="ZeroDivisionError"):
+    with pytest.raises(GraderFailed, match=r"raised ZeroDivisionError.* at test_core\.py:\d+$"):
         env.step(call("answer"))
 
 
