@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 
 from treegrpo.chat import ChatFormat
+from treegrpo.config import RolloutOptions
 from treegrpo.engine.base import (
     Capabilities,
     Context,
@@ -23,7 +24,6 @@ from treegrpo.engine.base import (
 from treegrpo.envs import Message, Task, ToolEnv
 from treegrpo.envs.episode import Episode
 from treegrpo.envs.registry import register
-from treegrpo.config import RolloutOptions
 from treegrpo.rollout import EnvironmentPool, RolloutSettings, Scheduler
 from treegrpo.rollout.expansion import Expansion
 from treegrpo.rollout.starts import StartState

@@ -1,0 +1,175 @@
+"""Environments that raise, hang, answer garbage, die or dawdle cost their own episodes only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+
+from tests.toy_game import Game, RestlessEngine, random_words, scheduler
+from treegrpo.envs.registry import make, register
+from treegrpo.rollout import Grown, Question
+from treegrpo.sandboxes.process import backend as process_backend
+from treegrpo.tree import Node
+
+FAULT_SHARE = 0.2
+USUAL_S = 0.002
+
+
+class FaultyGame(Game):
+    """The game, whose every fifth step goes wrong in one of the ways of `kinds`."""
+
+    kinds: ClassVar[tuple[str, ...]] = ()
+    made: ClassVar[Counter[str]] = Counter()
+    counting: ClassVar[threading.Lock] = threading.Lock()
+
+    def step(self, action: str) -> Any:
+        draw = self.np_random.random()
+        time.sleep(USUAL_S)
+        if draw >= FAULT_SHARE:
+            return super().step(action)
+        kind = self.kinds[int(draw / FAULT_SHARE * len(self.kinds))]
+        with self.counting:
+            self.made[kind] += 1
+        return getattr(self, f"_{kind}")(action)
+
+    def _raises(self, action: str) -> Any:
+        raise OSError("the cable is loose")
+
+    def _hangs(self, action: str) -> Any:
+        while True:
+            time.sleep(0.002)
+
+    def _dawdles(self, action: str) -> Any:
+        time.sleep(10 * USUAL_S)
+        return super().step(action)
+
+    def _three_values(self, action: str) -> Any:
+        return "hello", 0.0, {}
+
+    def _no_number(self, action: str) -> Any:
+        observation, _, *rest = super().step(action)
+        return observation, "much", *rest
+
+    def _no_text(self, action: str) -> Any:
+        *rest, info = super().step(action)
+        return *rest, {**info, "messages": [{"role": "tool", "content": b"\xff"}]}
+
+    def _no_info(self, action: str) -> Any:
+        *rest, _ = super().step(action)
+        return *rest, None
+
+
+ID = "tests/FaultyGame-v0"
+register(ID, "tests.integration.test_faults:FaultyGame")
+GARBAGE = ("three_values", "no_number", "no_text", "no_info")
+
+
+def grow(kinds: tuple[str, ...], **changes: Any) -> tuple[Grown, Counter[str]]:
+    """Grow trees while environments fail; whatever was lent comes back."""
+    FaultyGame.kinds, FaultyGame.made = kinds, Counter()
+    engine = RestlessEngine(random_words(("red", "green", "call")), 0)
+    env = make(ID, turns=5, disable_env_checker=True)
+    made, pool = scheduler(engine, env, forks=3, trunks=3, episode_timeout_s=0.4, **changes)
+    grown = made.grow([Question(seed, {"split": "train"}) for seed in range(6)])
+    assert engine.live_contexts == 0 and engine.submitted == 0
+    deadline = time.monotonic() + 5.0
+    while pool.lent and time.monotonic() < deadline:
+        time.sleep(0.01)  # what hung lets go
+    assert pool.lent == 0
+    pool.close()
+    return grown, Counter(FaultyGame.made)
+
+
+def leaves(grown: Grown) -> list[Node]:
+    trees = [tree for question in grown.questions for tree in question]
+    return [tree.nodes[leaf] for tree in trees for leaf in tree.leaves()]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "told"),
+    [
+        (("raises",), "OSError: the cable is loose"),
+        (GARBAGE, ""),
+        (("hangs",), "TimeoutError: no answer within"),
+        (("raises", "hangs", *GARBAGE, "dawdles"), ""),
+    ],
+    ids=["raise", "garbage", "hang", "all"],
+)
+def test_faults_at_a_fifth_of_the_steps_are_counted_and_the_run_goes_on(
+    kinds: tuple[str, ...], told: str
+) -> None:
+    before = {thread.name for thread in threading.enumerate()}
+    grown, made = grow(kinds)
+    failed = [leaf for leaf in leaves(grown) if leaf.failure is not None]
+    expected = sum(count for kind, count in made.items() if kind != "dawdles")
+    assert len(failed) == expected == grown.failures["environment"] > 10
+    assert set(grown.failures) == {"environment"}
+    assert grown.timeouts == made["hangs"]
+    assert all(told in leaf.observation_text for leaf in failed)
+    assert all(leaf.end_reason == "environment_failed" for leaf in failed)
+    sound = [leaf for leaf in leaves(grown) if leaf.failure is None]
+    assert sound and {leaf.end_reason for leaf in sound} == {"turn_limit"}
+    assert len(grown.questions) == 6 and all(len(trees) == 3 for trees in grown.questions)
+    time.sleep(0.05)
+    left = {thread.name for thread in threading.enumerate()} - before
+    assert not [name for name in left if name.startswith("environment")], "no thread is left"
+
+
+def test_an_environment_ten_times_as_slow_is_no_fault() -> None:
+    grown, made = grow(("dawdles",))
+    assert made["dawdles"] > 10 and not grown.failures and grown.timeouts == 0
+    assert len(leaves(grown)) == 6 * 3 * 4
+
+
+def test_the_same_faults_give_the_same_trees() -> None:
+    """Faults that the seed decides leave a result that the seed decides."""
+    kinds = ("raises", *GARBAGE)
+    one, two = grow(kinds)[0], grow(kinds, threads=1)[0]
+    trees = [[[tree.to_json() for tree in q] for q in each.questions] for each in (one, two)]
+    assert trees[0] == trees[1]
+
+
+def test_a_killed_sandbox_costs_its_question_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisors: list[int] = []
+    waiter: Callable[[int], Callable[[], object]] = process_backend._waiter
+
+    def noting(pid: int) -> Callable[[], object]:
+        supervisors.append(pid)
+        return waiter(pid)
+
+    monkeypatch.setattr(process_backend, "_waiter", noting)
+    env = make("treegrpo/PythonMath-v0", min_level=0, unsafe=True, disable_env_checker=True)
+    call = env.unwrapped.encode_call("python", code="x = globals().get('x', 0) + 1\nprint(x)")  # type: ignore[attr-defined]
+    said, killed = [0], list[int]()
+
+    def script(text: str, seed: int) -> str:
+        said[0] += 1
+        if said[0] == 12 and supervisors:
+            killed.append(supervisors[0])
+            os.kill(killed[0], signal.SIGKILL)
+        return call
+
+    engine = RestlessEngine(script, 1)
+    made, pool = scheduler(
+        engine, env, trunks=2, forks=2, max_action_tokens=200, max_context_tokens=10**6
+    )
+    grown = made.grow([Question(seed, {"split": "train"}) for seed in range(3)])
+    assert len(killed) == 1
+    by_question = [
+        Counter(tree.nodes[leaf].failure for tree in trees for leaf in tree.leaves())
+        for trees in grown.questions
+    ]
+    hit = [failures for failures in by_question if failures["sandbox"]]
+    assert len(hit) == 1 and set(grown.failures) == {"sandbox"}
+    assert grown.failures["sandbox"] >= 2, "both trunks lived in it; forks cannot be made either"
+    others = [failures for failures in by_question if not failures["sandbox"]]
+    assert len(others) == 2 and all(set(failures) == {None} for failures in others)
+    assert engine.live_contexts == 0 and pool.lent == 0
+    pool.close()
