@@ -113,7 +113,8 @@ class NativeEngine(Engine):
         self.max_length = min(max_context_tokens or positions, positions)
         tokens = pool_tokens(shape, self.max_length, kv_tokens, max_rows)
         self._pool = BlockPool(shape, -(-tokens // block_size), block_size, poison=poison)
-        self._backend: Backend = Windows(forward_of(model), shape, self._pool)
+        grouped = int(config.num_attention_heads) // shape.heads
+        self._backend: Backend = Windows(forward_of(model), shape, self._pool, grouped)
         self.capabilities = Capabilities(
             keeps_kv=True,
             forks_kv=True,
@@ -394,8 +395,7 @@ class NativeEngine(Engine):
             raise StaleKV(f"KV of weight version {context.version}, sampled at {self.version}")
 
     def _is_batch_invariant(self) -> bool:
-        """Return whether this machine gives a row the same bits decoded, prefilled and beside
-        others, from a few tokens run both ways."""
+        """Return whether a few tokens have the same bits decoded alone and prefilled together."""
         if self._model.device.type != "cpu":
             return False
         ids = [n * 7 % self._vocab for n in range(min(21, self.max_length // 2))]

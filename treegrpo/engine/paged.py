@@ -99,6 +99,11 @@ class BlockPool:
             self.tensor_L2NSHD.zero_()
 
     @property
+    def num_bytes(self) -> int:
+        """Memory of all blocks."""
+        return self.tensor_L2NSHD.nbytes
+
+    @property
     def free_blocks(self) -> int:
         """Blocks that no stem holds."""
         return len(self._free)

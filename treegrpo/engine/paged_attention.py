@@ -70,8 +70,8 @@ def _attention(
     for name in ("softcap", "s_aux", "position_bias", "sliding_window"):
         if kwargs.get(name) is not None:
             raise EngineRefused(
-                f"The native engine was asked to sample from {type(module).__name__}; its attention "
-                f"has {name!r}, which the engine does not compute. Use the engine 'hf'."
+                f"The native engine was asked to compute {type(module).__name__} and found that "
+                f"its attention has {name!r}, which it does not know. Use the engine 'hf'."
             )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return attend(module.layer_idx, query[0], key[0], value[0], scale)[None], None

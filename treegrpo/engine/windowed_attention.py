@@ -1,14 +1,15 @@
 """Attention on dense windows: what a packed row of prefilled and decoding tokens sees.
 
 Bits: a token's numbers must not depend on what runs beside it, nor on whether it was decoded or
-prefilled. On the CPUs measured, a matrix product gives a row of the left factor the same bits
-for any number of rows from 4 on, padded to a multiple of 8 in the linear layers, and ignores
-zeros behind the inner dimension if that is a multiple of 16 outside (192, 384) modulo 512. So
-tokens stand at the left, and decoding runs on 4 rows, of which 3 are zero where no grouped
-queries fill them.
+prefilled. So every token attends by the same two small matrix products, a decoding token over its
+row's window, a prefilled one likewise, with the window repeated (not copied) for each token. On
+the CPUs measured a product in a batch has the same bits whatever the batch, and ignores zeros
+behind the inner dimension if tokens stand at the left and the columns are a multiple of 16, at
+least 64, and with 4 grouped queries or more not between 192 and 384 modulo 512. Linear layers
+need a multiple of 8 tokens.
 
 Shapes: T tokens of the packed row, H query heads, K key heads, Q queries a key head (H / K),
-D head size, L layers, R rows of a group, C columns, M max(Q, 4), P tokens of a job's piece.
+D head size, L layers, R rows of a group, C columns, P tokens of a job's piece.
 """
 
 from collections.abc import Sequence
@@ -19,17 +20,22 @@ from torch import Tensor
 
 TOKEN_MULTIPLE = 8
 """Tokens of a forward pass are padded to a multiple of this."""
-LEAST_QUERIES = 4
-"""A matrix product on fewer rows takes another path, with other bits."""
-PIECE = 128
+PIECE = 64
 """Prefilled tokens that attend at once: their scores stay in the cache."""
+_LEAST_COLUMNS = 64
+"""Smaller products take another path, with other bits."""
 
 
-def safe_columns(columns: int) -> int:
-    """Return the next number of columns that a product may sum over without other bits."""
-    whole, rest = divmod(columns, 512)
+def safe_columns(columns: int, grouped: int) -> int:
+    """Return the next number of columns that a product may sum over without other bits.
+
+    Args:
+        columns: that are needed.
+        grouped: queries a key head.
+    """
+    whole, rest = divmod(max(columns, _LEAST_COLUMNS), 512)
     rest = -(-rest // 16) * 16
-    return whole * 512 + (384 if 192 < rest < 384 else rest)
+    return whole * 512 + (384 if grouped > 3 and 192 < rest < 384 else rest)
 
 
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
@@ -99,32 +105,33 @@ class WindowedAttention:
 
 def _prefill(query_HPD: Tensor, key_KCD: Tensor, value_KCD: Tensor, mask_PC: Tensor) -> Tensor:
     """Return what a piece's tokens see in their window, [P, H, D]."""
-    heads, count, size = query_HPD.shape
-    columns = mask_PC.shape[1]
-    query = query_HPD.reshape(len(key_KCD), -1, size)
-    rows = query.shape[1]
-    if rows < LEAST_QUERIES:
-        query = torch.nn.functional.pad(query, (0, 0, 0, LEAST_QUERIES - rows))
-    score = torch.bmm(query, key_KCD[:, :columns].transpose(1, 2))
-    real = score[:, :rows].unflatten(1, (-1, count)).add_(mask_PC)
-    weight = torch.softmax(real, -1, dtype=torch.float32).to(score.dtype).flatten(1, 2)
-    if rows < LEAST_QUERIES:
-        weight = torch.nn.functional.pad(weight, (0, 0, 0, LEAST_QUERIES - rows))
-    out = torch.bmm(weight, value_KCD[:, :columns])[:, :rows]
-    return out.reshape(heads, count, size).transpose(0, 1)
+    (count, columns), size = mask_PC.shape, query_HPD.shape[2]
+    heads = range(len(key_KCD))
+    query_KPQD = query_HPD.unflatten(0, (len(heads), -1)).transpose(1, 2).contiguous()
+    score_KPQC = query_HPD.new_empty((*query_KPQD.shape[:3], columns))
+    for head in heads:
+        key_PDC = key_KCD[head, :columns].T.expand(count, size, columns)
+        torch.bmm(query_KPQD[head], key_PDC, out=score_KPQC[head])
+    weight_KPQC = _softmax(score_KPQC.add_(mask_PC[:, None]))
+    for head in heads:
+        value_PCD = value_KCD[head, :columns].expand(count, columns, size)
+        torch.bmm(weight_KPQC[head], value_PCD, out=query_KPQD[head])
+    return query_KPQD.permute(1, 0, 2, 3).flatten(1, 2)
 
 
-def _decode(query_HRD: Tensor, key_RKCD: Tensor, value_RKCD: Tensor, mask_R11C: Tensor) -> Tensor:
+def _decode(
+    query_HRD: Tensor, key_RKCD: Tensor, value_RKCD: Tensor, mask_R11C: Tensor
+) -> Tensor:
     """Return what one token per row sees in its window, [R, H, D]."""
-    heads, count, size = query_HRD.shape
+    heads, count, _ = query_HRD.shape
     keys, columns = key_RKCD.shape[1], mask_R11C.shape[-1]
-    rows = max(heads // keys, LEAST_QUERIES)
-    query_RKMD = query_HRD.new_zeros((count, keys, rows, size))
-    query_RKMD[:, :, : heads // keys] = query_HRD.view(keys, -1, count, size).permute(2, 0, 1, 3)
+    query_RKQD = query_HRD.unflatten(0, (keys, -1)).permute(2, 0, 1, 3)
     key = key_RKCD[:count, :, :columns].flatten(0, 1)
-    score = torch.bmm(query_RKMD.flatten(0, 1), key.transpose(1, 2))
-    real = score.view(count, keys, rows, columns)[:, :, : heads // keys]
-    real.copy_(torch.softmax(real.add_(mask_R11C), -1, dtype=torch.float32))
-    # The rows of padding hold 0 times the keys, which is 0: they add nothing.
-    out = torch.bmm(score, value_RKCD[:count, :, :columns].flatten(0, 1))
-    return out.view(count, keys, rows, size)[:, :, : heads // keys].reshape(count, heads, size)
+    score = torch.bmm(query_RKQD.flatten(0, 1), key.transpose(1, 2))
+    weight_RKQC = _softmax(score.unflatten(0, (count, keys)).add_(mask_R11C))
+    out = torch.bmm(weight_RKQC.flatten(0, 1), value_RKCD[:count, :, :columns].flatten(0, 1))
+    return out.view(count, heads, -1)
+
+
+def _softmax(score: Tensor) -> Tensor:
+    return torch.softmax(score, -1, dtype=torch.float32).to(score.dtype)

@@ -28,13 +28,7 @@ from treegrpo.engine.windowed_attention import (
     safe_columns,
 )
 
-_STEPS = (96, 192, 384, 512)
-
-
-def capacity_for(columns: int) -> int:
-    """Return the columns of the group that a row with at most so many belongs to."""
-    whole, rest = divmod(max(columns, 1) - 1, 512)
-    return whole * 512 + next(step for step in _STEPS if rest < step)
+_CAPACITY_STEP = 128
 
 
 class Group:
@@ -46,6 +40,11 @@ class Group:
         """Columns of a window; one more takes what rows write that do not decode."""
         self._shape = shape
         self.kv_L2RKCD = self._zeros(8)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the windows."""
+        return self.kv_L2RKCD.nbytes
 
     def add(self, row: Row) -> None:
         """Give the row a window; its content is that of whoever had it before."""
@@ -89,16 +88,20 @@ class Windows:
         forward: the model.
         shape: of its KV.
         pool: where KV lives between turns.
+        grouped: queries a key head.
     """
 
-    def __init__(self, forward: Forward, shape: KVShape, pool: BlockPool) -> None:
+    def __init__(
+        self, forward: Forward, shape: KVShape, pool: BlockPool, grouped: int
+    ) -> None:
         self._forward, self._shape, self._pool = forward, shape, pool
+        self._grouped = grouped
         self._groups: dict[int, Group] = {}
         self._filled: dict[Row, int] = {}
 
     def join(self, row: Row) -> None:
         """Give the row a window."""
-        capacity = capacity_for(row.columns)
+        capacity = self._capacity(row)
         if capacity not in self._groups:
             self._groups[capacity] = Group(self._shape, capacity)
         self._groups[capacity].add(row)
@@ -113,11 +116,11 @@ class Windows:
         start, end = row.length, row.position
         if keep and end > start:
             self._save(row, self._pool.slots(self._pool.table(row.stem), start, end), start)
-        capacity = capacity_for(row.columns)
+        capacity = self._capacity(row)
         self._groups[capacity].remove(row)
-        if not self._groups[capacity].rows:
-            del self._groups[capacity]
         del self._filled[row]
+        if sum(group.num_bytes for group in self._groups.values()) > self._pool.num_bytes:
+            self._groups = {size: group for size, group in self._groups.items() if group.rows}
 
     def clear(self) -> None:
         """Forget all rows and windows."""
@@ -146,7 +149,7 @@ class Windows:
             positions += [row.position if row else 0 for row in running]
         first = {id(decode.kv_L2RKCD): decode.token for decode in decodes}
         for row in rows:
-            group = self._groups[capacity_for(row.columns)]
+            group = self._groups[self._capacity(row)]
             wanted.append(first[id(group.kv_L2RKCD)] + row.place)
         packed = [torch.tensor(_padded(one)) for one in (ids, positions, wanted)]
         logits_GV = self._forward(*packed, WindowedAttention(pieces, decodes))
@@ -163,7 +166,7 @@ class Windows:
         for first in range(0, len(job.ids), PIECE):
             count = min(PIECE, len(job.ids) - first)
             place = job.start + first
-            column = torch.arange(safe_columns(place + count))
+            column = torch.arange(safe_columns(place + count, self._grouped))
             seen = column <= torch.arange(place, place + count)[:, None]
             mask = additive(seen, self._shape.dtype)
             found.append(Piece(window, token + first, count, place, mask))
@@ -176,12 +179,17 @@ class Windows:
         write_R = torch.tensor([row.position if row else group.capacity for row in running])
         head_RK = torch.arange(len(running) * heads).view(-1, heads)
         write = (head_RK * columns + write_R[:, None]).flatten()
-        seen = torch.arange(safe_columns(int(place_R.max()) + 1)) <= place_R[:, None]
+        seen = torch.arange(safe_columns(int(place_R.max()) + 1, self._grouped)) <= place_R[:, None]
         mask = additive(seen, self._shape.dtype)[:, None, None]
         return Decode(group.kv_L2RKCD, token, len(running), write, mask)
 
+    def _capacity(self, row: Row) -> int:
+        """Return the columns of the group that the row belongs to."""
+        steps = -(-row.columns // _CAPACITY_STEP)
+        return safe_columns(steps * _CAPACITY_STEP, self._grouped)
+
     def _window(self, row: Row) -> Tensor:
-        return self._groups[capacity_for(row.columns)].kv_L2RKCD[:, :, row.place]
+        return self._groups[self._capacity(row)].kv_L2RKCD[:, :, row.place]
 
     def _fill(self, row: Row, stem: Stem, end: int) -> None:
         """Copy the row's KV until `end` from the blocks of a stem, as far as it is not there."""
