@@ -121,7 +121,6 @@ class VLLMEngine(Engine):
         self._model, self._folder = model, weights_folder
         self._config = cast(Any, model.config.get_text_config(decoder=True))
         self._vocab = int(self._config.vocab_size)
-        self._name = uuid.uuid4().hex
         self._joining = 0
         self._running: dict[VLLMContext, _Running] = {}
         self._ended: queue.SimpleQueue[tuple[VLLMContext, Future[Continuation]]]
@@ -259,7 +258,7 @@ class VLLMEngine(Engine):
         """Give the server the model's weights, and prove that it samples with them."""
         with tempfile.TemporaryDirectory(prefix="treegrpo-weights-", dir=self._folder) as name:
             write_weights(self._model, Path(name))
-            self._server.load_weights(Path(name), f"{self._name}-{self.version}")
+            self._server.load_weights(Path(name), f"{self.version}-{uuid.uuid4().hex}")
         prompt = [(7919 * number + 1) % self._vocab for number in range(8)]
         found = self._server.sample(prompt, SamplingParams(max_tokens=4), self.version).result()
         expected_N = model_logps(self._model, prompt, found.ids).cpu()
