@@ -100,7 +100,7 @@ class TrainConfig(BaseModel):
     """Environment randomness of siblings: the parent's stream, one seed for all, or a new one."""
 
     # Sampling.
-    engine: Name = "hf"
+    engine: Name = "native"
     """What samples: native (paged KV), hf (the reference), vllm (a server over HTTP)."""
     engine_options: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
     """Settings of the engine, as engine_options.kv_tokens=100000."""
@@ -110,6 +110,8 @@ class TrainConfig(BaseModel):
     """Sampling temperature; log-probabilities are those of the tempered distribution."""
     max_action_tokens: Count = 64
     """Most tokens sampled for one agent step."""
+    stop_at_tool_call: bool = False
+    """End an action with its first tool call, where the tokenizer has one token that closes it."""
     max_context_tokens: Count = 2048
     """Most tokens of one episode, prompt and observations included."""
 

@@ -105,7 +105,7 @@ class Trainer:
         self.model, self.tokenizer = load_model(
             self.config.model, dtype=self.config.dtype, device=self.config.device
         )
-        self.chat = ChatFormat(self.tokenizer)
+        self.chat = ChatFormat(self.tokenizer, stop_at_tool_call=self.config.stop_at_tool_call)
         expansion = get_expansion(self.config.expansion, self.config.expansion_options)
         self.engine = make_engine(
             self.config.engine,

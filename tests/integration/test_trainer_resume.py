@@ -21,7 +21,7 @@ STEPS = 6
 
 PHASES = [
     "treegrpo.runfolder/RunFolder.metrics:1:after",  # no checkpoint yet
-    "treegrpo.engine.hf/HFEngine.step:3:after",
+    "treegrpo.engine.native/NativeEngine.step:20:after",
     "treegrpo.checkpoint/torch.save:1:after",  # half a checkpoint
     "treegrpo.checkpoint/os.rename:1:before",
     "treegrpo.checkpoint/os.rename:1:after",  # two checkpoints

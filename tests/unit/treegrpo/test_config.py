@@ -36,6 +36,7 @@ OPTIONS = [
     "rollout_options",
     "temperature",
     "max_action_tokens",
+    "stop_at_tool_call",
     "max_context_tokens",
     "max_sampled_tokens_per_question",
     "max_tool_calls_per_question",

@@ -106,7 +106,7 @@ def test_the_loss_falls_and_the_seed_decides_the_weights(
     demonstrations: list[Demonstration], chat: ChatFormat
 ) -> None:
     settings = WarmStartSettings(batch_size=8, lr=5e-3, warmup_steps=2, seed=1)
-    vocabulary = len(chat._tokenizer)  # type: ignore[arg-type]
+    vocabulary = len(chat._template._tokenizer)  # type: ignore[arg-type]
     losses, last = list[float](), 0.0
     models = [build_model(vocabulary, layers=1, width=32) for _ in range(2)]
     for model in models:
@@ -127,7 +127,7 @@ def test_context_weight_zero_teaches_nothing_about_the_context(
     """The weight decides what is learned: questions are predicted worse without it."""
 
     def loss_of_questions(context_weight: float) -> float:
-        model = build_model(len(chat._tokenizer), layers=1, width=32)  # type: ignore[arg-type]
+        model = build_model(len(chat._template._tokenizer), layers=1, width=32)  # type: ignore[arg-type]
         settings = WarmStartSettings(
             batch_size=8, lr=5e-3, warmup_steps=2, context_weight=context_weight
         )
