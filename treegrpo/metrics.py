@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -19,13 +20,16 @@ _COUNTS = (
     "skipped_updates",
 )
 
+MAX_FAULT_CHARS = 100
+"""Most characters of a failure's message in a row; failures.jsonl has more."""
+
 
 def rollout_metrics(grown: Grown, success_threshold: float) -> dict[str, Any]:
     """Return what the rollouts of a step came to.
 
     `success_rate` and `reward_mean` are over the leaves that have an outcome (`leaves`);
     `mixed_questions` counts the questions whose leaves differ in reward, which alone teach
-    anything; `end_reasons` counts all leaves.
+    anything; `end_reasons` counts all leaves, `rollouts` also those that failed without one.
     """
     trees = [tree for question in grown.questions for tree in question]
     by_question = [
@@ -33,12 +37,16 @@ def rollout_metrics(grown: Grown, success_threshold: float) -> dict[str, Any]:
         for question in grown.questions
     ]
     rewards = [reward for question in by_question for reward in question]
+    failed_leaves = sum(
+        tree.nodes[leaf].failure is not None for tree in trees for leaf in tree.leaves()
+    )
     ends = Counter(str(tree.nodes[leaf].end_reason) for tree in trees for leaf in tree.leaves())
     return {
         "success_rate": fmean(float(r >= success_threshold) for r in rewards) if rewards else 0.0,
         "reward_mean": fmean(rewards) if rewards else 0.0,
         "mixed_questions": sum(len(set(question)) > 1 for question in by_question),
         "leaves": len(rewards),
+        "rollouts": ends.total() - failed_leaves + grown.failures.total(),
         "sampled_tokens": grown.sampled_tokens,
         "tool_calls": grown.tool_calls,
         "unique_tokens": sum(tree.unique_tokens for tree in trees),
@@ -47,8 +55,39 @@ def rollout_metrics(grown: Grown, success_threshold: float) -> dict[str, Any]:
         "fork_depth_mean": fmean(grown.fork_depths) if grown.fork_depths else 0.0,
         "end_reasons": dict(sorted(ends.items())),
         "failures": dict(sorted(grown.failures.items())),
+        "commonest_failure": _commonest(grown.faults),
         "unstarted": dict(sorted(grown.unstarted.items())),
     }
+
+
+def why_nothing(row: Mapping[str, Any]) -> str:
+    """Return why a step's rollouts taught nothing, and what to do, from its metrics."""
+    ends, unstarted = row["end_reasons"], row["unstarted"]
+    cut = {name: ends.get(name, 0) + unstarted.get(name, 0) for name in ("context_limit", "budget")}
+    failed = sum(row["failures"].values())
+    if failed and failed >= row["rollouts"]:
+        return "every rollout failed"
+    if cut["context_limit"] and cut["context_limit"] >= row["rollouts"] - failed:
+        return "every episode is cut at the context limit: raise max_context_tokens"
+    if cut["budget"] and not row["leaves"]:
+        return "the budget leaves no episode whole: raise it, or lower questions or trunks"
+    if not row["leaves"]:
+        return "no rollout has an outcome"
+    if not row["mixed_questions"]:
+        return "equal rewards in every question"
+    return "the credit of every step is 0"
+
+
+def _commonest(faults: Mapping[tuple[str, str], int]) -> str:
+    """Return who failed most often and what it said, in one short line; empty without any.
+
+    Addresses in memory are left out: they differ from process to process.
+    """
+    if not faults:
+        return ""
+    who, message = max(faults, key=lambda fault: (faults[fault], fault))
+    line = re.sub(r"0x[0-9a-f]+", "0x...", " ".join(message.split()))
+    return f"{who}: {line if len(line) <= MAX_FAULT_CHARS else line[: MAX_FAULT_CHARS - 3] + '...'}"
 
 
 def update_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from treegrpo.cli import main
+from treegrpo.credit import credit_names, drop_credit
 from treegrpo.tiny import build_model, build_tokenizer, save_model
 
 ENV = "treegrpo/SearchQA-v0"
@@ -200,6 +201,10 @@ CASES: dict[str, tuple[Sequence[str], tuple[str, str, str]]] = {
     "difficulty there is not": (
         [*TRAIN, "difficulty=9"], ("9 asked for", "the split has", "1, 2, 3"),
     ),
+    "attention that does not train here": (
+        [*TRAIN, "attention=flex", "device=cpu"],
+        ("attention=flex asked for", "on CUDA devices only. Use", "attention=auto"),
+    ),
     "no such gpu": ([*TRAIN, "device=cuda:77"], ("cuda:77", "torch sees", "device=cpu")),
     "toml with a wrong key": (
         ["train", "--config", "wrong_key.toml", "--env", ENV],
@@ -341,6 +346,61 @@ def test_one_message_and_nothing_left_behind(case: str, run: Run, template: Path
     ended = run(*words)
     _require_one_message(ended, parts)
     assert _snapshot(template) == before
+
+
+OWN = """
+from treegrpo.credit import credit
+
+def every_step(number):
+    return lambda question: [
+        {leaf: [number] * tree.nodes[leaf].depth for leaf in tree.leaves()} for tree in question
+    ]
+
+@credit("raises")
+def raises(question):
+    return 1 / 0
+
+credit("ones")(every_step(1.0))
+credit("huge")(every_step(1e39))
+"""
+
+
+@pytest.fixture
+def own_credits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """A user's module `own_credits` on the path, forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_credits.py").write_text(OWN)
+    yield
+    for name in {"raises", "ones", "huge"} & set(credit_names()):
+        drop_credit(name)
+    sys.modules.pop("own_credits", None)
+
+
+@pytest.mark.usefixtures("own_credits")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("raises", ("'raises' raised ZeroDivisionError", "at own_credits.py:11", "Correct it. No")),
+        ("huge", ("'huge' must give", "found 1e+39 at step 1 for leaf", "No step was done")),
+    ],
+)
+def test_a_credit_that_fails_in_the_first_step_leaves_nothing(
+    run: Run, tmp_path: Path, name: str, words: tuple[str, ...]
+) -> None:
+    ended = run(*[w for w in TRAIN if w != "credit=group"], f"credit=own_credits:{name}",
+                f"out={tmp_path / 'run'}")  # fmt: skip
+    _require_one_message(ended, words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("own_credits")
+def test_a_run_that_ruins_its_weights_writes_no_model(run: Run, tmp_path: Path) -> None:
+    words = [w for w in TRAIN if w != "credit=group"]
+    ended = run(*words, "credit=own_credits:ones", "lr=1000", f"out={tmp_path / 'run'}")
+    _require_one_message(ended, ("rate of 1000", "norm of the weights went from", "a lower lr"))
+    assert [p.name for p in (tmp_path / "run" / "bad_batches").iterdir()]
+    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run" / "checkpoint").exists()
 
 
 def test_the_good_input_beside_all_this_is_taken(run: Run, template: Path) -> None:
