@@ -206,7 +206,8 @@ class Demo:
             config = train_config(self.settings, self.algo, self.seed, warm, self.out)
             trainer = Trainer(config, resume=(self.out / "config.json").exists())
             earlier = [row["success_rate"] for row in read_rows(self.out / "metrics.jsonl")]
-            trainer.run(on_step=TrainingNotes(bar, earlier).step)
+            notes = TrainingNotes(bar, earlier)
+            trainer.run(on_step=notes.step, on_status=notes.status)
 
     def _report(self) -> dict[str, Any]:
         """Verify, rank, draw and print what came out; return the summary."""

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 if TYPE_CHECKING:
+    from treegrpo.rollout import Status
     from treegrpo.trainer import StepReport
 
 _PLAIN_EVERY_S = 10.0
@@ -69,6 +70,10 @@ class Bar:
             self._printed = now
             words = [f"{self._title:<{_TITLE_WIDTH}} {done}/{total}", self.note, left]
             say(self.console, "  " + "  ".join(word for word in words if word))
+
+    def move(self, note: str) -> None:
+        """Show a note now, on a terminal only; nothing has advanced."""
+        self._live.update(self._task, note=note)
 
     def set_note(self, text: str) -> None:
         """Set what stands beside the bar from its next move on."""
@@ -145,6 +150,10 @@ class TrainingNotes:
         self._bar, self._history = bar, list(earlier)
         self._failed = 0
 
+    def status(self, status: Status) -> None:
+        """Show how the trees of the running step grow, until the step is finished."""
+        self._bar.move(status_line(status))
+
     def step(self, report: StepReport) -> None:
         """Show one finished step."""
         self._history.append(report.metrics["success_rate"])
@@ -160,6 +169,15 @@ class TrainingNotes:
         first = f"{self._history[0]:.2f} to " if full else ""
         failed = f" failed {self._failed}" if self._failed else ""
         return f"success {first}{last:.2f} {curve}{failed}"
+
+
+def status_line(status: Status) -> str:
+    """Return one moment: speed, live branches, share of them decoding, time lost waiting."""
+    fill = status.decoding / status.live if status.live else 0.0
+    return (
+        f"{status.tokens_per_s:,.0f} tok/s live {status.live} fill {fill:.0%} "
+        f"env wait {status.waiting_share:.0%}"
+    )
 
 
 def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:

@@ -71,6 +71,11 @@ class Branch:
         return self.tick, self.growth.tree.tree_id, self.name
 
     @property
+    def place(self) -> tuple[int, Key]:
+        """Its place among the branches of all questions."""
+        return self.growth.question.question.seed, self.key
+
+    @property
     def depth(self) -> int:
         """Steps from the root to where it stands."""
         return self.growth.tree.nodes[self.node].depth

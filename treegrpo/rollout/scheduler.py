@@ -188,7 +188,9 @@ class _Growing:
         """Hand the engine what is ready: widest first, deepest first while memory is short."""
         waiting: list[Branch] = []
         was_short, self._is_short = self._is_short, False
-        self._ready.sort(key=lambda branch: branch.depth, reverse=was_short)
+        self._ready.sort(
+            key=lambda branch: (branch.depth * (-1 if was_short else 1), *branch.place)
+        )
         most = self._of.params.max_tokens
         for branch in self._ready:
             verdict = self._may_sample(branch)

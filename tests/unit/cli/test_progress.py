@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from treegrpo.cli import progress
-from treegrpo.cli.progress import Bar, Stages, TrainingNotes, sparkline
+from treegrpo.cli.progress import Bar, Stages, TrainingNotes, sparkline, status_line
+from treegrpo.rollout import Status
 from treegrpo.trainer import StepReport
 
 
@@ -131,6 +132,17 @@ def test_training_notes_tell_success_its_history_and_failures(clock: Clock) -> N
             notes.step(StepReport(step, 4, metrics, {}))
         assert bar.note == "success 0.44 \u2581\u2583\u2585\u2588 failed 4"
         assert bar.result.startswith("4 steps, success 0.00 to 0.44 ")
+
+
+def test_a_terminal_shows_how_trees_grow_between_the_steps(clock: Clock) -> None:
+    status = Status(1412.3, live=63, decoding=50, answering=9, ended=4, waiting_share=0.031)
+    assert status_line(status) == "1,412 tok/s live 63 fill 79% env wait 3%"
+    console, text = _console(terminal=True)
+    with Bar(console, "training") as bar:
+        bar.advance(3, 50)
+        TrainingNotes(bar).status(status)
+        bar._live.refresh()
+    assert "fill 79%" in text.getvalue()
 
 
 def test_a_sparkline_shows_the_whole_history_in_its_width() -> None:
