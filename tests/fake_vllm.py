@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -33,14 +33,14 @@ class FakeVLLM(httpx.AsyncBaseTransport):
 
     def __init__(self, model: PreTrainedModel, folder: Path) -> None:
         self.model = copy.deepcopy(model).eval()
-        model.config.save_pretrained(folder)
+        cast(Any, model.config).save_pretrained(folder)
         self.label = "default"
         self.asked: list[tuple[str, Any]] = []
         self.served: dict[str, Any] = {
             "model": str(folder), "dtype": "torch.float32", "max_model_len": 64,
             "max_logprobs": 20, "logprobs_mode": "processed_logprobs",
         }  # fmt: skip
-        self.vocab_size = model.get_input_embeddings().num_embeddings
+        self.vocab_size = int(cast(Any, model.config).vocab_size)
         self.prefix_caching = True
         self.change: Callable[[Answer], Answer] = lambda answer: answer
         self.gates: dict[int, asyncio.Event] = {}
@@ -55,7 +55,7 @@ class FakeVLLM(httpx.AsyncBaseTransport):
         return [body for path, body in self.asked if path == "/inference/v1/generate"]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content) if request.content else None
+        body: Any = json.loads(request.content) if request.content else None
         path = request.url.path
         self.asked.append((path, body))
         if path in self.answers:
@@ -66,7 +66,7 @@ class FakeVLLM(httpx.AsyncBaseTransport):
         if path == "/collective_rpc":
             return self._reload(body)
         if path == "/update_weight_version":
-            self.label = body["new_version"]
+            self.label = cast(Any, body)["new_version"]
         usual: dict[str, Any] = {
             "/version": {"version": "0.32.0"},
             "/server_info": {

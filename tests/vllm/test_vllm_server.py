@@ -55,7 +55,7 @@ def command(folder: Path, port: int, *more: str) -> list[str]:
         str(PYTHON), "-m", "vllm.entrypoints.launchers.api_server.entry",
         "--model", str(folder), "--host", "127.0.0.1", "--port", str(port), "--tokens-only",
         "--logprobs-mode", "processed_logprobs", "--dtype", "float32", "--enforce-eager",
-        "--enable-prompt-tokens-details", "--max-num-seqs", "64", "--block-size", "16", *more,
+        "--enable-prompt-tokens-details", "--max-num-seqs", "64", "--block-size", "32", *more,
     ]  # fmt: skip
 
 
@@ -156,6 +156,13 @@ def largest_gap(
     )
 
 
+def aborted(server: RealServer) -> float:
+    """Return how many rows the server has dropped on request."""
+    text = httpx.get(f"{server.url}/metrics", timeout=30).text
+    found = [line for line in text.splitlines() if 'finished_reason="abort"' in line]
+    return sum(float(line.split()[-1]) for line in found)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
 def test_log_probs_equal_the_trainers(
     engine: VLLMEngine, model: PreTrainedModel, temperature: float
@@ -222,7 +229,7 @@ def test_forks_go_on_as_contexts_from_scratch(engine: VLLMEngine) -> None:
     again = engine.sample(scratch, params, [1, 2, 3, 4])
     assert [out.ids for out in on] == [out.ids for out in again]
     assert len({tuple(out.ids) for out in on}) == 4
-    # 64 ids and 12 sampled ones are 4 whole blocks of 16, which no fork computes again
+    # 64 ids and 12 sampled ones hold 2 whole blocks of 32, which no fork computes again
     assert computed == 4 * (64 + 12 + 2 - 64)
 
 
@@ -261,6 +268,7 @@ def test_new_weights_change_log_probs_to_the_trainers(
 
 
 def test_a_released_row_ends_at_the_server(engine: VLLMEngine, server: RealServer) -> None:
+    before = aborted(server)
     long = engine.start([5, 6, 7])
     engine.submit(long, SamplingParams(max_tokens=2000), 0)
     quick = engine.start([5, 6, 8])
@@ -268,11 +276,8 @@ def test_a_released_row_ends_at_the_server(engine: VLLMEngine, server: RealServe
     assert [context for context, _ in engine.step()] == [quick]
     engine.release(long)
     deadline = time.monotonic() + 30
-    while "num_requests_running" in (text := httpx.get(f"{server.url}/metrics").text):
-        counts = [line for line in text.splitlines() if line.startswith("vllm:num_requests_run")]
-        if all(float(line.split()[-1]) == 0 for line in counts):
-            return
-        assert time.monotonic() < deadline, counts
+    while aborted(server) == before:
+        assert time.monotonic() < deadline
         time.sleep(0.1)  # it is another process: there is nothing to wait on
 
 
@@ -282,18 +287,6 @@ def test_another_model_is_refused(server: RealServer) -> None:
     size = WORDS + 8
     with pytest.raises(EngineRefused, match=r"hidden_size=128, and the trainer's has 64"):
         VLLMEngine(server.url, build_model(size, width=64))
-
-
-def test_tokens_per_second(engine: VLLMEngine, record_property: Any) -> None:
-    params = SamplingParams(max_tokens=64)
-    speeds: list[float] = []
-    for repeat in range(3):
-        contexts = [engine.start(ids) for ids in prompts(64, seed=repeat)]
-        begin = time.perf_counter()
-        sampled = engine.sample(contexts, params, range(64))
-        speeds.append(sum(len(out.ids) for out in sampled) / (time.perf_counter() - begin))
-    record_property("tokens_per_s_vllm", speeds)
-    assert min(speeds) > 50.0
 
 
 def test_a_killed_server_is_told(folder: Path, model: PreTrainedModel, tmp_path: Path) -> None:
