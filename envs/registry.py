@@ -22,7 +22,13 @@ import gymnasium
 import gymnasium.error
 from gymnasium.envs.registration import EnvSpec
 
-from treegrpo.envs.errors import TreegrpoError, UnknownEnv, UnknownOption, suggest
+from treegrpo.envs.errors import (
+    TreegrpoError,
+    UnknownEnv,
+    UnknownOption,
+    raised_at,
+    suggest,
+)
 
 PLUGIN_GROUP = "treegrpo.envs"
 _MAKE_OPTIONS = ("max_episode_steps", "disable_env_checker")
@@ -117,6 +123,11 @@ def find_spec(id: str) -> EnvSpec:
                 f"Environment '{id}' asked for; its module cannot be imported: {error}. "
                 "Check the spelling, or install the package; for a file in this folder, put the "
                 "folder on the path: PYTHONPATH=. treegrpo ..."
+            ) from error
+        except Exception as error:  # an author's module may raise anything
+            raise UnknownEnv(
+                f"Environment '{id}' asked for; importing its module raised "
+                f"{type(error).__name__} at {raised_at(error)}: {error}. Correct it there."
             ) from error
     if name not in gymnasium.registry:
         load_plugins()

@@ -25,7 +25,7 @@ from typing import TypeAlias
 
 from treegrpo.credit.base import Credit, siblings, tallies
 from treegrpo.envs.errors import TreegrpoError
-from treegrpo.names import Names
+from treegrpo.names import Names, blaming
 from treegrpo.tree import Node, Tree
 
 Question: TypeAlias = Sequence[Tree]
@@ -51,7 +51,8 @@ class StepImportance:
 
     def weigh(self, steps: Sequence[tuple[Tree, Node]]) -> list[float]:
         """Return the weight of each step of a batch."""
-        weights = [float(self.function(tree, step)) for tree, step in steps]
+        with blaming("importance", self.name, self.function):
+            weights = [float(self.function(tree, step)) for tree, step in steps]
         for (tree, step), weight in zip(steps, weights, strict=True):
             if not (math.isfinite(weight) and weight >= 0):
                 raise TreegrpoError(
@@ -111,7 +112,9 @@ class Learned(StepImportance):
 
     def weigh(self, steps: Sequence[tuple[Tree, Node]]) -> list[float]:
         """Return the weight of each step of a batch; their mean is 1."""
-        known = [self.importance(self.step_class(tree, step)) for tree, step in steps]
+        with blaming("importance", self.name, self.step_class):
+            classes = [self.step_class(tree, step) for tree, step in steps]
+        known = [self.importance(name) for name in classes]
         mean = fmean([found for found in known if found is not None] or [0.0])
         shares = [1.0 if found is None or mean == 0 else found / mean for found in known]
         return [EXPLORATION + (1 - EXPLORATION) * share for share in shares]

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from treegrpo.rollout import Grown
-from treegrpo.tree import sharing_ratio
+from treegrpo.tree import Tree, sharing_ratio
 
 _COUNTS = (
     "trained_leaves",
@@ -27,16 +27,25 @@ MAX_FAULT_CHARS = 100
 def rollout_metrics(grown: Grown, success_threshold: float) -> dict[str, Any]:
     """Return what the rollouts of a step came to.
 
-    `success_rate` and `reward_mean` are over the leaves that have an outcome (`leaves`);
+    `leaves` have an outcome; `success_rate` and `reward_mean` are over those of them whose
+    tree began at the environment's reset (`reset_leaves`), since others were helped.
     `mixed_questions` counts the questions whose leaves differ in reward, which alone teach
     anything; `end_reasons` counts all leaves, `rollouts` also those that failed without one.
+    What chains of as many leaves would have sampled and called beyond what the trees did is
+    `saved_tokens` and `saved_tool_calls`.
     """
     trees = [tree for question in grown.questions for tree in question]
     by_question = [
         [tree.episode_reward(leaf) for tree in question for leaf in tree.scored_leaves()]
         for question in grown.questions
     ]
-    rewards = [reward for question in by_question for reward in question]
+    rewards = [
+        tree.episode_reward(leaf)
+        for tree in trees
+        if tree.start == "reset"
+        for leaf in tree.scored_leaves()
+    ]
+    chain_tokens, chain_calls = (sum(costs) for costs in zip(*_chain_costs(trees), strict=True))
     failed_leaves = sum(
         tree.nodes[leaf].failure is not None for tree in trees for leaf in tree.leaves()
     )
@@ -45,19 +54,35 @@ def rollout_metrics(grown: Grown, success_threshold: float) -> dict[str, Any]:
         "success_rate": fmean(float(r >= success_threshold) for r in rewards) if rewards else 0.0,
         "reward_mean": fmean(rewards) if rewards else 0.0,
         "mixed_questions": sum(len(set(question)) > 1 for question in by_question),
-        "leaves": len(rewards),
+        "mixed_share": _share_of_mixed(by_question),
+        "leaves": sum(map(len, by_question)),
+        "reset_leaves": len(rewards),
         "rollouts": ends.total() - failed_leaves + grown.failures.total(),
         "sampled_tokens": grown.sampled_tokens,
         "tool_calls": grown.tool_calls,
         "unique_tokens": sum(tree.unique_tokens for tree in trees),
         "flat_tokens": sum(tree.flat_tokens for tree in trees),
         "sharing_ratio": sharing_ratio(trees),
+        "saved_tokens": chain_tokens - sum(tree.sampled_tokens for tree in trees),
+        "saved_tool_calls": chain_calls - sum(tree.tool_calls for tree in trees),
         "fork_depth_mean": fmean(grown.fork_depths) if grown.fork_depths else 0.0,
+        "fork_depths": {str(d): n for d, n in sorted(Counter(grown.fork_depths).items())},
+        "starts": dict(sorted(Counter(tree.start for tree in trees).items())),
         "end_reasons": dict(sorted(ends.items())),
         "failures": dict(sorted(grown.failures.items())),
         "commonest_failure": _commonest(grown.faults),
         "unstarted": dict(sorted(grown.unstarted.items())),
     }
+
+
+def _chain_costs(trees: Sequence[Tree]) -> list[tuple[int, int]]:
+    return [(0, 0), *(tree.chain_cost for tree in trees)]
+
+
+def _share_of_mixed(by_question: Sequence[Sequence[float]]) -> float:
+    """Return the share of the questions with outcomes whose outcomes differ."""
+    known = [question for question in by_question if question]
+    return fmean(len(set(question)) > 1 for question in known) if known else 0.0
 
 
 def why_nothing(row: Mapping[str, Any]) -> str:

@@ -124,7 +124,8 @@ class Trainer:
         self._importance = get_importance(self.config.importance)
         self._importance.load(self.position.importance)
         self._start = get_start_state(self.config.start, self.config.start_options)
-        self._start.load(self.position.start)
+        if self.position.start is not None:
+            self._start.load(self.position.start)
         self._learner = Learner(self.model, self.config, self._save_bad_batch)
         self._learner.updates = self.position.updates
         if tensors is not None:

@@ -205,7 +205,8 @@ class Demo:
 
             config = train_config(self.settings, self.algo, self.seed, warm, self.out)
             trainer = Trainer(config, resume=(self.out / "config.json").exists())
-            earlier = [row["success_rate"] for row in read_rows(self.out / "metrics.jsonl")]
+            rows = read_rows(self.out / "metrics.jsonl")
+            earlier = [row["success_rate"] for row in rows if row.get("reset_leaves")]
             notes = TrainingNotes(bar, earlier)
             trainer.run(on_step=notes.step, on_status=notes.status)
 

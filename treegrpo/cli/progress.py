@@ -156,18 +156,21 @@ class TrainingNotes:
 
     def step(self, report: StepReport) -> None:
         """Show one finished step."""
-        self._history.append(report.metrics["success_rate"])
+        if report.metrics["reset_leaves"]:
+            self._history.append(report.metrics["success_rate"])
         self._failed += sum(report.metrics["failures"].values())
         self._bar.note = self._note()
         self._bar.advance(report.step + 1, report.steps)
         self._bar.result = f"{report.step + 1} steps, {self._note(full=True)}"
 
     def _note(self, *, full: bool = False) -> str:
+        failed = f" failed {self._failed}" if self._failed else ""
+        if not self._history:
+            return f"no outcome{failed}"
         is_ascii = self._bar.console.options.ascii_only
         last = fmean(self._history[-5:])
         curve = sparkline(self._history, 24 if full else 12, ascii_only=is_ascii)
         first = f"{self._history[0]:.2f} to " if full else ""
-        failed = f" failed {self._failed}" if self._failed else ""
         return f"success {first}{last:.2f} {curve}{failed}"
 
 

@@ -79,7 +79,9 @@ def _train(config: TrainConfig, *, resume: bool, console: Console) -> None:
     warnings.showwarning = partial(_show_warning, console)
     trainer = Trainer(config, resume=resume)
     out = Path(config.out)
-    earlier = [row["success_rate"] for row in read_rows(out / "metrics.jsonl") if row["leaves"]]
+    earlier = [
+        row["success_rate"] for row in read_rows(out / "metrics.jsonl") if row["reset_leaves"]
+    ]
     with _telling_how_to_go_on(out), Bar(console, "training") as bar:
         notes = TrainingNotes(bar, earlier)
 
@@ -87,7 +89,7 @@ def _train(config: TrainConfig, *, resume: bool, console: Console) -> None:
             say(console, step_line(report))
             notes.step(report)
 
-        rows = trainer.run(on_step=show)
+        rows = trainer.run(on_step=show, on_status=notes.status)
     if rows:
         console.print(last_step_table(rows))
     else:
@@ -142,7 +144,7 @@ def step_line(report: StepReport) -> str:
 
     row = report.metrics
     words = [f"step {report.step + 1}/{report.steps}"]
-    words.append(f"success {row['success_rate']:.2f}" if row["leaves"] else "no outcome")
+    words.append(f"success {row['success_rate']:.2f}" if row["reset_leaves"] else "no outcome")
     if failed := sum(row["failures"].values()):
         words.append(f"failed {failed} of {row['rollouts']}: {row['commonest_failure']}")
     if skipped := round(row["skipped_updates"]):
@@ -178,7 +180,7 @@ def last_step_table(rows: list[dict[str, Any]]) -> Table:
         row["shared_trained"] = row["trained_tokens_flat"] / row["trained_tokens"]
     for name, label in _SHOWN.items():
         value = row.get(name)
-        if name in _OF_OUTCOMES and not row["leaves"]:
+        if name in _OF_OUTCOMES and not row["reset_leaves"]:
             table.add_row(label, "no outcome")
         elif isinstance(value, float):
             table.add_row(label, f"{value:.4g}")

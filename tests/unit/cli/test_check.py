@@ -102,7 +102,7 @@ def test_a_module_that_does_not_parse_is_told_with_its_line(
 ) -> None:
     (authors / "author_torn.py").write_text("\ndef torn(:\n")
     assert _check(monkeypatch, "author_torn:author/Torn-v0") == 2
-    assert "it raised SyntaxError at author_torn.py:2: invalid syntax" in capsys.readouterr().err
+    assert "raised SyntaxError at author_torn.py:2: invalid syntax" in capsys.readouterr().err
 
 
 def test_laws_that_hold_are_listed(

@@ -128,10 +128,18 @@ def test_training_notes_tell_success_its_history_and_failures(clock: Clock) -> N
     with Bar(console, "training") as bar:
         notes = TrainingNotes(bar, earlier=[0.0, 0.25])
         for step, rate in ((2, 0.5), (3, 1.0)):
-            metrics = {"success_rate": rate, "failures": {"tool": 2}}
+            metrics = {"success_rate": rate, "reset_leaves": 8, "failures": {"tool": 2}}
             notes.step(StepReport(step, 4, metrics, {}))
         assert bar.note == "success 0.44 \u2581\u2583\u2585\u2588 failed 4"
         assert bar.result.startswith("4 steps, success 0.00 to 0.44 ")
+
+
+def test_training_notes_say_where_no_rollout_had_an_outcome(clock: Clock) -> None:
+    console, _ = _console()
+    with Bar(console, "training") as bar:
+        metrics = {"success_rate": 0.0, "reset_leaves": 0, "failures": {"grader": 3}}
+        TrainingNotes(bar).step(StepReport(0, 4, metrics, {}))
+        assert bar.note == "no outcome failed 3"
 
 
 def test_a_terminal_shows_how_trees_grow_between_the_steps(clock: Clock) -> None:

@@ -4,6 +4,7 @@ import importlib.metadata
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -80,6 +81,15 @@ def test_an_unknown_id_gets_a_suggestion(id: str, says: str) -> None:
     with pytest.raises(UnknownEnv) as caught:
         make(id)
     assert says in str(caught.value)
+
+
+def test_a_module_that_raises_is_told_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_module.py").write_text("x = 1\ny = x / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UnknownEnv, match=r"raised ZeroDivisionError at broken_module.py:2: "):
+        make("broken_module:a/B-v0")
 
 
 @pytest.mark.parametrize("entry", ["no_such_module:Env", "tests.unit.envs.toys:NoSuchClass"])

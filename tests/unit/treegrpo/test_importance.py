@@ -103,6 +103,12 @@ def test_a_users_number_is_checked(number: float, mine: str) -> None:
         get_importance(mine).weights([[bush([(1, 1.0)])]])
 
 
+def test_a_users_function_that_raises_is_told_with_its_line(mine: str) -> None:
+    importance(mine)(lambda _tree, _node: 1 / 0)
+    with pytest.raises(TreegrpoError, match=r"Importance 'mine' raised ZeroDivisionError at test_"):
+        get_importance(mine).weights([[bush([(1, 1.0)])]])
+
+
 def test_the_estimate_by_hand() -> None:
     """Actions 1, 1, 2 with values 1, 0, 0: other (1 + 0) / 2, same 1."""
     learned = Learned("learned", turn)

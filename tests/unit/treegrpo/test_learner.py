@@ -218,7 +218,7 @@ def test_a_loss_of_ones_own_that_is_no_policy_loss_learns_and_is_told(tmp_path: 
         drop_loss(likelihood.name)
     assert updates[0]["loss"] > 0 and "clip_share" not in updates[0] and one.updates == 1
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    metrics = {"success_rate": 0.25, "leaves": 4, "failures": {}, **update_metrics(updates)}
+    metrics = {"success_rate": 0.25, "reset_leaves": 4, "failures": {}, **update_metrics(updates)}
     seconds = {"compute": one.compute_seconds, "compute_flat_estimate": one.flat_seconds}
     line = step_line(StepReport(0, 1, metrics, seconds))
     assert "step 1/1  success 0.25" in line and "clipped 0.0%" in line

@@ -11,6 +11,7 @@ import torch
 from tests.toy_game import ID, save_tiny_model
 from treegrpo.checkpoint import CheckpointError, load_checkpoint
 from treegrpo.config import TrainConfig, load_config
+from treegrpo.engine.base import EngineRefused
 from treegrpo.envs.errors import TreegrpoError, UnknownEnv, UnknownOption, UnknownSplit
 from treegrpo.learner import UpdateSkipped
 from treegrpo.loading import ModelNotFound
@@ -83,7 +84,23 @@ def test_the_learning_rate_told_is_the_one_used(
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"loss_options": {"kl_beta": 0.1}, "epochs": 2, "minibatches": 2}]
+    "changes",
+    [
+        {},
+        {"loss_options": {"kl_beta": 0.1}, "epochs": 2, "minibatches": 2},
+        {
+            "start": "archive",
+            "start_options": {"share": 0.9},
+            "noise": "shared",
+            "expansion": "entropy",
+            "expansion_options": {"base": 0.9},
+            "env_kwargs": {"turns": 5},
+            "questions": 6,
+        },
+        {"expansion": "uniform_depth", "max_sampled_tokens_per_question": 40},
+        {"engine": "hf", "rollout_options": {"barriers": True, "threads": 2}},
+    ],
+    ids=["plain", "kl", "archive", "budget", "hf"],
 )
 def test_a_run_in_pieces_equals_a_run_at_once(
     model: str, tmp_path: Path, changes: dict[str, Any]
@@ -100,6 +117,48 @@ def test_a_run_in_pieces_equals_a_run_at_once(
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     again = Trainer(parts, resume=True)
     assert again.run() == [] and same(weights(again), weights(whole)), "it is done"
+
+
+def test_archived_starts_are_context_and_their_success_is_not_counted(
+    model: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"start": "archive", "start_options": {"share": 0.9}}
+    config = config_of(
+        model, tmp_path / "run", noise="shared", questions=8, save_trees=8, checkpoint_every=1,
+        env_kwargs={"turns": 5}, **options,
+    )  # fmt: skip
+    rows = Trainer(config).run()
+    trees = list(read_trees(tmp_path / "run" / "trees.jsonl"))
+    archived = [tree for tree in trees if tree.start == "archive"]
+    assert archived and all(tree.start_turns > 0 for tree in archived)
+    assert {tree.start for tree in trees} == {"archive", "reset"}
+    for tree in archived:
+        assert not tree.nodes[0].action_ids, "what came before is the prompt, and is not trained"
+        assert len(tree.nodes[0].observation_ids) > min(
+            len(one.nodes[0].observation_ids) for one in trees if one.start == "reset"
+        )
+    last = [tree for tree in trees if tree.step == 3]
+    resets = [tree for tree in last if tree.start == "reset"]
+    counted = sum(len(tree.scored_leaves()) for tree in resets)
+    assert rows[-1]["reset_leaves"] == counted
+    assert rows[-1]["leaves"] == sum(len(tree.scored_leaves()) for tree in last)
+
+
+def test_the_time_line_of_the_first_steps_is_written(model: str, tmp_path: Path) -> None:
+    config = config_of(model, tmp_path / "run", rollout_options={"trace_steps": 2})
+    Trainer(config).run()
+    files = sorted(path.name for path in (tmp_path / "run").glob("trace-*.json"))
+    assert files == ["trace-000000.json", "trace-000001.json"]
+    events = json.loads((tmp_path / "run" / files[0]).read_text())["traceEvents"]
+    spans = {event["name"] for event in events if event["ph"] == "X"}
+    assert spans == {"grow trees", "train", "decode", "reset", "fork", "step"}
+
+
+def test_budgets_of_a_step_are_hard(model: str, tmp_path: Path) -> None:
+    limits = {"max_sampled_tokens_per_step": 20, "max_tool_calls_per_step": 3}
+    config = config_of(model, tmp_path / "run", rollout_options=limits)
+    rows = Trainer(config).run()
+    assert all(0 < row["sampled_tokens"] <= 20 and row["tool_calls"] <= 3 for row in rows)
 
 
 def test_steps_given_to_run_are_the_length_of_a_run_that_has_none(
@@ -246,6 +305,21 @@ def test_kl_to_the_reference_is_zero_at_first_and_then_grows(model: str, tmp_pat
         ({"difficulty": 9}, TreegrpoError, "9"),
         ({"model": "./nowhere"}, ModelNotFound, "nowhere"),
         ({"max_context_tokens": 8}, TreegrpoError, "a prompt has"),
+        ({"engine": "nativ"}, UnknownOption, "'native'"),
+        ({"engine": "hf", "engine_options": {"kv_tokens": 9}}, UnknownOption, "kv_tokens"),
+        ({"engine_options": {"kv_tokens": 16}}, EngineRefused, "kv_tokens"),
+        ({"engine": "vllm", "expansion": "entropy"}, TreegrpoError, "entropy_ids"),
+        (
+            {"engine": "vllm", "engine_options": {"url": "http://127.0.0.1:9"}},
+            EngineRefused,
+            "127.0.0.1:9",
+        ),
+        ({"expansion": "entrpy"}, UnknownOption, "entropy"),
+        ({"expansion": "full", "rounds": 2}, TreegrpoError, "knows no rounds"),
+        ({"expansion": "spread", "forks": 0, "rounds": 0}, TreegrpoError, "plain chains"),
+        ({"start": "orcale_prefix"}, UnknownOption, "oracle_prefix"),
+        ({"start": "archive", "start_options": {"share": 2.0}}, UnknownOption, "share"),
+        ({"stop_at_tool_call": True}, TreegrpoError, "stop_at_tool_call"),
     ],
 )
 def test_what_is_refused_leaves_no_folder(
