@@ -123,6 +123,16 @@ class NativeEngine(Engine):
             batch_invariant=self._is_batch_invariant(),
         )
 
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the pool."""
+        return self._pool.num_blocks
+
+    @property
+    def free_blocks(self) -> int:
+        """Blocks that hold no KV: all of them once every context is released."""
+        return self._pool.free_blocks
+
     def start(self, ids: Sequence[int]) -> NativeContext:
         """Return a new context that begins with `ids` (at least one); computes nothing yet."""
         if not ids:
@@ -188,11 +198,7 @@ class NativeEngine(Engine):
 
     def admits(self, context: Context, max_tokens: int) -> bool:
         """Return whether a row and blocks for its worst case are free beside what runs."""
-        own = self._own(context)
-        if self._waiting or len(self._rows) >= self._max_rows:
-            return False
-        held = self._pool.idle_in_chain(own.stem)
-        return self._shortage(own.stem, max_tokens) <= self._pool.available_blocks - held
+        return not self._waiting and self._fits(self._own(context), max_tokens)
 
     def step(self) -> list[tuple[Context, Sampled]]:
         """Move every row by one token, those that join by their first; return what ended."""
@@ -306,11 +312,17 @@ class NativeEngine(Engine):
         """Let those that wait join, in order, as far as rows and blocks are free."""
         while self._waiting:
             context, (params, seed) = next(iter(self._waiting.items()))
-            del self._waiting[context]
-            if not self.admits(context, params.max_tokens):
-                self._waiting = {context: (params, seed), **self._waiting}
+            if not self._fits(context, params.max_tokens):
                 return
+            del self._waiting[context]
             self._rows[context] = self._join(context, params, seed)
+
+    def _fits(self, context: NativeContext, max_tokens: int) -> bool:
+        """Return whether a row and its blocks are free beside what runs."""
+        if len(self._rows) >= self._max_rows:
+            return False
+        held = self._pool.idle_in_chain(context.stem)
+        return self._shortage(context.stem, max_tokens) <= self._pool.available_blocks - held
 
     def _join(self, context: NativeContext, params: SamplingParams, seed: int) -> Row:
         """Return a row for the context, with all the blocks that it may need."""

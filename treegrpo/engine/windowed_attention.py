@@ -119,9 +119,7 @@ def _prefill(query_HPD: Tensor, key_KCD: Tensor, value_KCD: Tensor, mask_PC: Ten
     return query_KPQD.permute(1, 0, 2, 3).flatten(1, 2)
 
 
-def _decode(
-    query_HRD: Tensor, key_RKCD: Tensor, value_RKCD: Tensor, mask_R11C: Tensor
-) -> Tensor:
+def _decode(query_HRD: Tensor, key_RKCD: Tensor, value_RKCD: Tensor, mask_R11C: Tensor) -> Tensor:
     """Return what one token per row sees in its window, [R, H, D]."""
     heads, count, _ = query_HRD.shape
     keys, columns = key_RKCD.shape[1], mask_R11C.shape[-1]

@@ -91,9 +91,7 @@ class Windows:
         grouped: queries a key head.
     """
 
-    def __init__(
-        self, forward: Forward, shape: KVShape, pool: BlockPool, grouped: int
-    ) -> None:
+    def __init__(self, forward: Forward, shape: KVShape, pool: BlockPool, grouped: int) -> None:
         self._forward, self._shape, self._pool = forward, shape, pool
         self._grouped = grouped
         self._groups: dict[int, Group] = {}
