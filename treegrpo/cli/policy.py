@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from treegrpo.chat import ChatFormat
 from treegrpo.engine.base import Context, SamplingParams
-from treegrpo.engine.hf import HFEngine
+from treegrpo.engine.native import NativeEngine
 from treegrpo.envs.digest import digest, digest_bytes, stable_seed
 from treegrpo.leaderboards.agents import EpisodeView
 from treegrpo.loading import load_model
@@ -36,7 +36,7 @@ class PolicyAgent:
             "max_action_tokens": max_action_tokens,
         }
         self._chat = ChatFormat(tokenizer)
-        self._engine = HFEngine(model)
+        self._engine = NativeEngine(model)
         self._params = SamplingParams(
             max_tokens=max_action_tokens,
             temperature=temperature,
