@@ -10,9 +10,8 @@ Shapes: G outputs of a forward pass, V words.
 """
 
 import math
-import os
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +22,6 @@ from treegrpo.engine.base import (
     Context,
     ContextTooLong,
     Engine,
-    EngineRefused,
     EngineStats,
     NotFinite,
     ReleasedContext,
@@ -33,17 +31,18 @@ from treegrpo.engine.base import (
 )
 from treegrpo.engine.batch import draw, entropy
 from treegrpo.engine.hf import kv_shape, sampling_mode, uniform
+from treegrpo.engine.kernels import pick_kernel
 from treegrpo.engine.kv import KVShape
+from treegrpo.engine.memory import pool_tokens
 from treegrpo.engine.paged import BlockPool, Stem
 from treegrpo.engine.paged_attention import forward_of, kv_attention
 from treegrpo.engine.rows import Backend, Job, Row
+from treegrpo.engine.tables import Tables
 from treegrpo.engine.windows import Windows
 from treegrpo.envs.errors import TreegrpoError
 
 PREFILL_TOKENS = 4096
 """Most tokens of one forward pass beside those of running rows."""
-MEMORY_SHARE = 0.3
-"""Of the memory that is free, what the pool takes if its size is not given."""
 
 
 class NativeContext(Context):
@@ -74,11 +73,13 @@ class NativeEngine(Engine):
         model: borrowed; put into eval mode while sampling, and back.
         version: weight version that the model holds now.
         max_rows: most rows that run at once; others wait.
-        kv_tokens: tokens that the pool holds KV for; without it, what fits into a share
-            (MEMORY_SHARE) of the free memory, at most `max_rows` contexts.
+        kv_tokens: tokens that the pool holds KV for; without it, what fits into a share of
+            the free memory (`memory.MEMORY_SHARE`), at most `max_rows` contexts.
         block_size: tokens a block.
         max_context_tokens: most tokens of a context; without it, the positions of the model.
         poison: fill released blocks with NaN, for tests.
+        backend: "auto" takes windows on a CPU and block tables elsewhere; "tables" asks for the
+            latter on a CPU as well, slowly and without bit-equality.
 
     Raises:
         EngineRefused: the model keeps state that is not the KV of plain full attention, or the
@@ -95,6 +96,7 @@ class NativeEngine(Engine):
         block_size: int = 16,
         max_context_tokens: int | None = None,
         poison: bool = False,
+        backend: Literal["auto", "tables"] = "auto",
     ) -> None:
         for name, value in (("max_rows", max_rows), ("block_size", block_size)):
             if value < 1:
@@ -114,7 +116,7 @@ class NativeEngine(Engine):
         tokens = pool_tokens(shape, self.max_length, kv_tokens, max_rows)
         self._pool = BlockPool(shape, -(-tokens // block_size), block_size, poison=poison)
         grouped = int(config.num_attention_heads) // shape.heads
-        self._backend: Backend = Windows(forward_of(model), shape, self._pool, grouped)
+        self._backend = _backend(model, shape, self._pool, grouped, backend)
         self.capabilities = Capabilities(
             keeps_kv=True,
             forks_kv=True,
@@ -296,8 +298,9 @@ class NativeEngine(Engine):
             uniform = [rows[n].uniforms[len(rows[n].ids)] for n in padded]
             logits = logits_GV.index_select(0, wanted)
             uniform_G = torch.tensor(uniform, dtype=torch.float64, device=logits.device)
-            ids, logps = (one.tolist() for one in draw(logits, temperature, uniform_G))
-            if not all(map(math.isfinite, cast(list[float], logps))):
+            ids_G, logps_G = draw(logits, temperature, uniform_G)
+            ids, logps = cast(list[int], ids_G.tolist()), cast(list[float], logps_G.tolist())
+            if not all(map(math.isfinite, logps)):
                 raise NotFinite(_NOT_FINITE)
             if any(not rows[n].ids for n in alike):
                 entropies = cast(list[float], entropy(logits, temperature).tolist())
@@ -408,7 +411,7 @@ class NativeEngine(Engine):
 
     def _is_batch_invariant(self) -> bool:
         """Return whether a few tokens have the same bits decoded alone and prefilled together."""
-        if self._model.device.type != "cpu":
+        if not isinstance(self._backend, Windows):
             return False
         ids = [n * 7 % self._vocab for n in range(min(21, self.max_length // 2))]
         greedy = SamplingParams(max_tokens=3, temperature=0)
@@ -422,39 +425,14 @@ class NativeEngine(Engine):
         return (prefilled.ids, prefilled.logps) == (decoded.ids[2:], decoded.logps[2:])
 
 
-def pool_tokens(shape: KVShape, longest: int, asked: int | None, max_rows: int) -> int:
-    """Return how many tokens the pool holds; refuse where one context would not fit.
-
-    Args:
-        shape: of the model's KV.
-        longest: tokens of the longest context.
-        asked: the user's own number.
-        max_rows: contexts that the pool holds at most if its size is not given.
-    """
-    a_token = 2 * shape.layers * shape.heads * shape.head_dim * shape.dtype.itemsize
-    free = _free_bytes(shape.device)
-    tokens = min(int(MEMORY_SHARE * free) // a_token, max_rows * longest)
-    tokens = tokens if asked is None else asked
-    if tokens < longest or tokens * a_token > free:
-        raise EngineRefused(
-            f"A pool was asked for whose longest context has {longest} tokens: its KV takes "
-            f"{longest * a_token / 2**20:.0f} MiB in {shape.dtype}. Found kv_tokens={tokens}, "
-            f"which takes {tokens * a_token / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB free "
-            "memory. Lower max_context_tokens, set kv_tokens between the two, or load the model "
-            "with dtype=bfloat16."
-        )
-    return tokens
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo") as file:
-            found = [line.split()[1] for line in file if line.startswith("MemAvailable:")]
-        return int(found[0]) * 1024
-    except (OSError, IndexError):  # not Linux
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _backend(
+    model: PreTrainedModel, shape: KVShape, pool: BlockPool, grouped: int, name: str
+) -> Backend:
+    is_cuda = shape.device.type == "cuda"
+    if name == "auto" and shape.device.type == "cpu":
+        return Windows(forward_of(model), shape, pool, grouped)
+    _, kernel = pick_kernel(shape, grouped, pool.block_size)
+    return Tables(forward_of(model), pool, kernel, use_graphs=is_cuda)
 
 
 _NOT_FINITE = (

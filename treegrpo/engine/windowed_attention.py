@@ -107,7 +107,8 @@ def _prefill(query_HPD: Tensor, key_KCD: Tensor, value_KCD: Tensor, mask_PC: Ten
     """Return what a piece's tokens see in their window, [P, H, D]."""
     (count, columns), size = mask_PC.shape, query_HPD.shape[2]
     heads = range(len(key_KCD))
-    query_KPQD = query_HPD.unflatten(0, (len(heads), -1)).transpose(1, 2).contiguous()
+    query_KQPD = query_HPD.reshape(len(heads), -1, count, size)
+    query_KPQD = query_KQPD.transpose(1, 2).contiguous()
     score_KPQC = query_HPD.new_empty((*query_KPQD.shape[:3], columns))
     for head in heads:
         key_PDC = key_KCD[head, :columns].T.expand(count, size, columns)
@@ -123,10 +124,10 @@ def _decode(query_HRD: Tensor, key_RKCD: Tensor, value_RKCD: Tensor, mask_R11C: 
     """Return what one token per row sees in its window, [R, H, D]."""
     heads, count, _ = query_HRD.shape
     keys, columns = key_RKCD.shape[1], mask_R11C.shape[-1]
-    query_RKQD = query_HRD.unflatten(0, (keys, -1)).permute(2, 0, 1, 3)
+    query_RKQD = query_HRD.reshape(keys, heads // keys, count, -1).permute(2, 0, 1, 3)
     key = key_RKCD[:count, :, :columns].flatten(0, 1)
     score = torch.bmm(query_RKQD.flatten(0, 1), key.transpose(1, 2))
-    weight_RKQC = _softmax(score.unflatten(0, (count, keys)).add_(mask_R11C))
+    weight_RKQC = _softmax(score.view(count, keys, -1, columns).add_(mask_R11C))
     out = torch.bmm(weight_RKQC.flatten(0, 1), value_RKCD[:count, :, :columns].flatten(0, 1))
     return out.view(count, heads, -1)
 

@@ -149,14 +149,15 @@ class Windows:
         for row in rows:
             group = self._groups[self._capacity(row)]
             wanted.append(first[id(group.kv_L2RKCD)] + row.place)
-        packed = [torch.tensor(_padded(one)) for one in (ids, positions, wanted)]
-        logits_GV = self._forward(*packed, WindowedAttention(pieces, decodes))
+        ids_T, positions_T, wanted_G = map(_padded, (ids, positions, wanted))
+        attend = WindowedAttention(pieces, decodes)
+        logits_GV = self._forward(ids_T, positions_T, wanted_G, attend)
         for job in jobs:
             self._filled[job.row] = job.end
             if job.is_new:
                 table = self._pool.table(job.stem)
                 self._save(job.row, self._pool.slots(table, job.start, job.end), job.start)
-        return logits_GV, len(packed[0]) - used
+        return logits_GV, len(ids_T) - used
 
     def _pieces(self, job: Job, token: int) -> list[Piece]:
         window = self._window(job.row)
@@ -206,5 +207,5 @@ class Windows:
         self._pool.tokens().index_copy_(2, slots_T, kv_L2TKD)
 
 
-def _padded(numbers: list[int]) -> list[int]:
-    return numbers + [0] * (-len(numbers) % TOKEN_MULTIPLE)
+def _padded(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers + [0] * (-len(numbers) % TOKEN_MULTIPLE))

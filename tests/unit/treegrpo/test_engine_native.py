@@ -589,3 +589,28 @@ def test_wrong_calls_say_what_was_found() -> None:
     with pytest.raises(ContextTooLong, match="Raise kv_tokens"):
         engine.sample([deep], params, [0])
     assert NativeEngine(tiny_model()).step() == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_block_tables_give_what_windows_give(family: Family) -> None:
+    model = tiny_model(family)
+    params = SamplingParams(max_tokens=6, stop_ids=frozenset(range(5)))
+    results: list[list[Sampled]] = []
+    for engine in (
+        NativeEngine(model),
+        NativeEngine(model, backend="tables", poison=True, max_context_tokens=96, kv_tokens=256),
+    ):
+        found: list[Sampled] = []
+        live: list[Any] = [engine.start(words(row, 9 + 14 * row)) for row in range(3)]
+        live += engine.fork(live[1], 3)
+        for turn in range(3):
+            found += engine.sample(live, params, [10 * turn + row for row in range(6)])
+            for row, context in enumerate(live):
+                engine.prefill(context, words(row + turn, row % 4))
+            engine.release(live[0])
+            live[0] = engine.fork(live[2], 1)[0]
+        for context in live:
+            engine.release(context)
+        assert engine.free_blocks == engine.num_blocks
+        results.append(found)
+    assert_same(results[1], results[0])

@@ -1,0 +1,46 @@
+"""How many tokens a KV pool holds: what the user says, or a share of the memory that is free."""
+
+import os
+
+import torch
+
+from treegrpo.engine.base import EngineRefused
+from treegrpo.engine.kv import KVShape
+
+MEMORY_SHARE = 0.3
+"""Of the memory that is free, what the pool takes if its size is not given."""
+
+
+def pool_tokens(shape: KVShape, longest: int, asked: int | None, max_rows: int) -> int:
+    """Return how many tokens the pool holds; refuse where one context would not fit.
+
+    Args:
+        shape: of the model's KV.
+        longest: tokens of the longest context.
+        asked: the user's own number.
+        max_rows: contexts that the pool holds at most if its size is not given.
+    """
+    a_token = 2 * shape.layers * shape.heads * shape.head_dim * shape.dtype.itemsize
+    free = _free_bytes(shape.device)
+    tokens = min(int(MEMORY_SHARE * free) // a_token, max_rows * longest)
+    tokens = tokens if asked is None else asked
+    if tokens < longest or tokens * a_token > free:
+        raise EngineRefused(
+            f"A pool was asked for whose longest context has {longest} tokens: its KV takes "
+            f"{longest * a_token / 2**20:.0f} MiB in {shape.dtype}. Found kv_tokens={tokens}, "
+            f"which takes {tokens * a_token / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB free "
+            "memory. Lower max_context_tokens, set kv_tokens between the two, or load the model "
+            "with dtype=bfloat16."
+        )
+    return tokens
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as file:
+            found = [line.split()[1] for line in file if line.startswith("MemAvailable:")]
+        return int(found[0]) * 1024
+    except (OSError, IndexError):  # not Linux
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
