@@ -35,9 +35,10 @@ from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.registry import make
 from treegrpo.importance import get_importance
 from treegrpo.learner import Learner, ScoredTree
-from treegrpo.loading import load_model, write_model
+from treegrpo.loading import load_model, pick_device, write_model
 from treegrpo.logprobs import FLAT
 from treegrpo.losses import check_options, get_loss
+from treegrpo.memory import require_training_room
 from treegrpo.metrics import rollout_metrics, update_metrics
 from treegrpo.rollout import (
     EnvironmentPool,
@@ -102,6 +103,12 @@ class Trainer:
             self.position, tensors = _resume_point(out, self.config)
         else:
             require_free(out)
+        require_training_room(
+            self.config.model,
+            getattr(torch, self.config.dtype),
+            pick_device(self.config.device),
+            keeps_reference=self.config.loss_options.kl_beta > 0,
+        )
         self.model, self.tokenizer = load_model(
             self.config.model, dtype=self.config.dtype, device=self.config.device
         )
