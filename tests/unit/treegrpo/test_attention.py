@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import random
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from tests.fakes_models import tiny_model
 from tests.tree_layouts import (
@@ -285,48 +283,6 @@ def listed(count: Tensor | None, index: Tensor | None) -> Tensor:
 def test_block_efficiency_of_a_chain() -> None:
     layout = packed(grow([[Grown(0, 255)]])).layout
     assert block_efficiency(layout) == (256 * 257 / 2) / (3 * 128 * 128)
-
-
-class Largest(TorchDispatchMode):
-    """Notes the largest tensor that any operation makes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for one in tree_leaves(result):
-            if isinstance(one, Tensor):
-                self.numel = max(self.numel, one.numel())
-        return result
-
-
-def wide_tree(num_tokens: int) -> list[Tree]:
-    """A tree of many short branches and exactly so many tokens."""
-    rng = random.Random(0)
-    steps, left = list[Grown](), num_tokens - 1
-    while left:
-        size = min(left, rng.randint(8, 40))
-        steps.append(Grown(rng.randint(len(steps) // 2, len(steps)), size))
-        left -= size
-    return grow([steps])
-
-
-def test_nothing_of_all_pairs_is_built() -> None:
-    num_tokens = 4096
-    trees = wide_tree(num_tokens)
-    with Largest() as largest:
-        layout = packed(trees).layout
-        assert layout.leave_BU.shape == (1, num_tokens)
-        block_mask(layout)
-    assert num_tokens <= largest.numel <= 2 * num_tokens
-    with Largest() as largest:
-        keys = len(paths(layout).key_G)
-    assert largest.numel == keys < num_tokens**2 / 8
-    with Largest() as largest:
-        assert layout.mask_B1UU.any()
-    assert largest.numel == num_tokens**2
 
 
 # What is kept with a layout.
