@@ -92,8 +92,11 @@ class SlowGame(Game):
 
     whim: ClassVar[np.random.Generator] = np.random.default_rng()
     mean_s: ClassVar[float] = 0.001
+    before: ClassVar[Callable[[Game], None]] = lambda game: None
+    """Called before each step."""
 
     def step(self, action: str) -> Any:
+        type(self).before(self)
         if self.mean_s:
             time.sleep(float(self.whim.exponential(self.mean_s)))
         return super().step(action)

@@ -181,8 +181,9 @@ class _Growing:
     def _room(self) -> int:
         """Return how many more branches may have an environment; one at least where all wait."""
         with_environment = self._num_live - len(self._births.unborn)
-        is_idle = not (self._engine.submitted or self._workers.pending)
-        return max(self._options.max_live - with_environment, int(is_idle))
+        in_flight = self._engine.submitted or self._workers.pending
+        can_move = (self._ready or self._sampled) and not self._is_stuck
+        return max(self._options.max_live - with_environment, int(not (in_flight or can_move)))
 
     def _submit(self) -> None:
         """Hand the engine what is ready: widest first, deepest first while memory is short."""

@@ -1,40 +1,59 @@
-"""treegrpo.rollout.budget: limits that are never exceeded."""
+"""treegrpo.rollout.budget: verdicts in the order of keys, and budgets divided beforehand."""
 
-from treegrpo.rollout import Budget
+import itertools
 
+import pytest
 
-def test_a_step_is_admitted_only_if_its_largest_cost_fits_beside_what_is_reserved() -> None:
-    budget = Budget(max_sampled_tokens=20)
-    assert budget.admit(8) and budget.admit(8)
-    assert not budget.admit(8), "24 tokens might come of three steps"
-    assert not budget.is_spent(8), "but those in flight may cost less"
-    budget.settle(8, 2)
-    budget.settle(8, 2)
-    assert budget.sampled_tokens == 4 and budget.reserved_tokens == 0
-    assert budget.admit(16)
-    budget.settle(16, 16)
-    assert budget.is_spent(1)
+from treegrpo.rollout.budget import Budget, shares
+
+FIRST, SECOND, THIRD = (1, 0, ()), (1, 1, ()), (2, 0, ())
 
 
-def test_what_is_spent_within_counts_against_the_whole() -> None:
-    run = Budget(max_sampled_tokens=10)
-    one, two = Budget(within=run), Budget(max_sampled_tokens=100, within=run)
-    assert one.admit(6)
-    assert not two.admit(6) and two.reserved_tokens == 0, "a refusal reserves nothing"
-    one.settle(6, 5)
-    assert run.sampled_tokens == 5 and two.sampled_tokens == 0
-    assert two.admit(5)
-    two.settle(5, 5)
-    assert one.is_spent(1) and two.is_spent(1)
+def test_far_from_the_limit_a_verdict_is_plain_at_once() -> None:
+    budget = Budget(100, step_tokens=10)
+    assert budget.admits(THIRD, before=9) is True
+    assert budget.admits(THIRD, before=10) is None
+    assert Budget(step_tokens=10).admits(THIRD, before=float("inf")) is True
+    assert not Budget().is_limited and budget.is_limited
 
 
-def test_tool_calls() -> None:
-    assert Budget().tool_calls_left is None
-    run = Budget(max_tool_calls=3)
-    one, two = Budget(max_tool_calls=2, within=run), Budget(within=run)
-    assert (one.tool_calls_left, two.tool_calls_left) == (2, 3)
-    one.count_tool_calls(2)
-    assert one.is_spent(1) and not two.is_spent(1)
-    assert two.tool_calls_left == 1
-    two.count_tool_calls(1)
-    assert two.is_spent(1) and not two.admit(1)
+def test_near_the_limit_a_step_counts_what_came_before_it_only() -> None:
+    budget = Budget(25, step_tokens=10)
+    budget.settle_tokens(THIRD, 10)  # admitted early, because all before it would have fitted
+    budget.settle_tokens(FIRST, 10)
+    assert budget.admits(SECOND, before=0) is True, "25 - 10 leaves room for 10"
+    budget.settle_tokens(SECOND, 5)
+    assert budget.admits((3, 0, ()), before=0) is False
+
+
+def test_a_settled_step_counts_what_it_took_not_what_it_might_have() -> None:
+    budget = Budget(20, step_tokens=10)
+    assert budget.admits(SECOND, before=1) is True
+    budget.settle_tokens(FIRST, 2)
+    budget.settle_tokens(SECOND, 3)
+    assert budget.admits(THIRD, before=0) is True
+    assert budget.admits(THIRD, before=1) is None
+
+
+def test_calls_are_capped_exactly_where_the_limit_is_near() -> None:
+    budget = Budget(max_tool_calls=5, step_calls=4)
+    assert budget.calls_left(FIRST, before=0) == 4
+    assert budget.calls_left(SECOND, before=1) is None
+    budget.settle_calls(FIRST, 3)
+    assert budget.calls_left(SECOND, before=0) == 2
+    assert budget.admits(SECOND, before=0) is True
+    budget.settle_calls(SECOND, 2)
+    assert budget.calls_left(THIRD, before=0) == 0
+    assert budget.admits(THIRD, before=0) is False, "without a call left it is not begun"
+    assert Budget(step_calls=4).calls_left(THIRD, before=7) == 4
+
+
+@pytest.mark.parametrize("limit", [0, 7, 8, 40, 41, 1000])
+def test_shares_add_up_and_none_is_too_small_to_begin(limit: int) -> None:
+    for count, least in itertools.product((1, 3, 5), (1, 8)):
+        parts = [part or 0 for part in shares(limit, count, least)]
+        assert sum(parts) in (limit, 0) and len(parts) == count
+        assert all(part == 0 or part >= least for part in parts)
+        assert sum(parts) == limit or limit < least
+        assert parts == sorted(parts, reverse=True)
+    assert shares(None, 3, 8) == [None, None, None]

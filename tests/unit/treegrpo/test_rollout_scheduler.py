@@ -1,14 +1,27 @@
 """treegrpo.rollout.scheduler: forks, budgets, failures, and what is given back."""
 
-from typing import Any
+import threading
+from typing import Any, ClassVar
 
 import gymnasium
 import pytest
 
-from tests.toy_game import ID, Script, ScriptedEngine, random_words, scheduler
+from tests.toy_game import (
+    ID,
+    SLOW_ID,
+    Game,
+    RestlessEngine,
+    Script,
+    ScriptedEngine,
+    SlowGame,
+    random_words,
+    scheduler,
+)
+from treegrpo.engine.base import Context, SamplingParams
 from treegrpo.envs.errors import UnknownSplit
 from treegrpo.envs.registry import make
 from treegrpo.rollout import Grown, Question
+from treegrpo.rollout.expansion import Expansion, Reached
 from treegrpo.tree import Node
 
 SPLIT = {"split": "train"}
@@ -257,6 +270,101 @@ def test_trees_do_not_wait_for_each_other() -> None:
     made.grow(QUESTIONS)
     sequential = 2 * 6
     assert len(engine.batches) < sequential or max(engine.batches[1:]) > 6
+
+
+def test_nobody_waits_for_the_environment_of_another_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first question's environments answer only when all others have done all their steps."""
+    monkeypatch.setattr(SlowGame, "mean_s", 0.0)
+    script = random_words(["red", "green"])
+
+    def run() -> Grown:
+        made, _ = scheduler(RestlessEngine(script, 3), make(SLOW_ID, turns=3), threads=32)
+        return made.grow(QUESTIONS)
+
+    first, *others = run().questions
+    steps = sum(len(tree.nodes) - 1 for trees in others for tree in trees)
+    done, asked, lock = threading.Event(), [0], threading.Lock()
+
+    def wait(game: Game) -> None:
+        if game.task.id == first[0].question_id:
+            assert done.wait(20.0), "somebody waits for this environment"
+            return
+        with lock:
+            asked[0] += 1
+            if asked[0] == steps:
+                done.set()
+
+    monkeypatch.setattr(SlowGame, "before", wait)
+    grown = run()
+    assert done.is_set() and not grown.failures
+    assert [tree.to_json() for tree in grown.questions[0]] == [tree.to_json() for tree in first]
+
+
+def test_memory_that_is_short_sends_the_deepest_first() -> None:
+    class Noting(ScriptedEngine):
+        """Has room for some rows, which all end together."""
+
+        max_rows: ClassVar[int] = 0
+        depths: ClassVar[list[int]] = []
+
+        def admits(self, context: Context, max_tokens: int) -> bool:
+            return self.submitted < self.max_rows
+
+        def submit(self, context: Context, params: SamplingParams, seed: int) -> None:
+            super().submit(context, params, seed)
+            self.depths.append(context.length)
+
+    def order(max_rows: int) -> list[int]:
+        Noting.depths.clear()
+        Noting.max_rows = max_rows
+        engine = Noting(lambda text, seed: "red")
+        made, _ = scheduler(engine, make(ID), trunks=6, forks=0, rounds=0)
+        made.grow(QUESTIONS[:1])
+        return list(Noting.depths)
+
+    assert order(100) == sorted(order(100)), "with room for all, the widest goes first"
+    short = order(2)
+    finished = short.index(max(short))
+    assert short.count(min(short)) == 6 and short[finished:].count(min(short)) > 0
+    assert finished < 12, "with little memory some episode ends before others have begun"
+
+
+@pytest.mark.parametrize("max_live", [1, 2, 5])
+def test_no_more_environments_live_than_may(max_live: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = [0]
+    made, pool = scheduler(
+        RestlessEngine(random_words(["red", "green"]), 1),
+        make(SLOW_ID, turns=3),
+        trunks=3,
+        max_live=max_live,
+    )
+    monkeypatch.setattr(SlowGame, "mean_s", 0.0)
+    monkeypatch.setattr(SlowGame, "before", lambda game: most.append(pool.lent))
+    grown = made.grow(QUESTIONS)
+    assert max(most) <= max_live and sum(len(t.leaves()) for q in grown.questions for t in q) == 27
+
+
+def test_a_policy_that_reads_entropies_forks_before_the_first_child_is_answered() -> None:
+    seen: list[tuple[int, tuple[float, ...], int]] = []
+
+    class Watching(Expansion):
+        needs_entropy: ClassVar[bool] = True
+
+        def at_node(self, reached: Reached) -> int:
+            seen.append((len(reached.path), reached.entropies, len(reached.path[-1].children)))
+            return int(reached.is_trunk)
+
+        def max_branches(self, forks: int, rounds: int) -> int | None:
+            return None
+
+    engine = ScriptedEngine(lambda text, seed: "red")
+    made, _ = scheduler(engine, make(ID), trunks=1, expansion=Watching())
+    [[tree]] = made.grow(QUESTIONS[:1]).questions
+    assert len(tree.leaves()) == 4 and len(seen) == 1 + 2 + 3
+    assert all(depth == len(entropies) and not children for depth, entropies, children in seen)
+    assert engine.live_contexts == 0
 
 
 def test_leaves_of_a_time_limit_wrapper_have_a_reason() -> None:
