@@ -90,6 +90,25 @@ def test_a_fork_goes_on_as_a_context_prefilled_from_scratch() -> None:
         assert_same(engine.sample([fork], params, [2]), on_trunk)
 
 
+def test_a_fork_goes_on_bit_for_bit_as_a_context_that_was_never_forked() -> None:
+    """The same turns in batches of the same shape. (Prefilled at once, rounding may differ.)"""
+    params = SamplingParams(max_tokens=6)
+
+    def turns(*, forked: bool) -> list[Sampled]:
+        engine = HFEngine(tiny_model())
+        context = engine.start(words(0, 10))
+        outs: list[Sampled] = []
+        for turn in range(4):
+            if forked:
+                left, context = context, engine.fork(context, 1)[0]
+                engine.release(left)
+            outs += engine.sample([context], params, [turn])
+            engine.prefill(context, words(turn, 5))
+        return outs
+
+    assert turns(forked=True) == turns(forked=False)
+
+
 def test_a_row_does_not_depend_on_its_batch() -> None:
     model = tiny_model()
     params = SamplingParams(max_tokens=12, stop_ids=frozenset(range(8)))
