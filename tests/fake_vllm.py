@@ -41,7 +41,8 @@ class FakeVLLM(httpx.AsyncBaseTransport):
             "max_logprobs": 20, "logprobs_mode": "processed_logprobs",
         }  # fmt: skip
         self.vocab_size = int(cast(Any, model.config).vocab_size)
-        self.prefix_caching = True
+        self.prefix_caching = self.chunked_prefill = True
+        self.device = "cuda"
         self.change: Callable[[Answer], Answer] = lambda answer: answer
         self.gates: dict[int, asyncio.Event] = {}
         self.waiting = threading.Semaphore(0)
@@ -55,7 +56,7 @@ class FakeVLLM(httpx.AsyncBaseTransport):
         return [body for path, body in self.asked if path == "/inference/v1/generate"]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        body: Any = json.loads(request.content) if request.content else None
+        body = json.loads(request.content or b"null")
         path = request.url.path
         self.asked.append((path, body))
         if path in self.answers:
@@ -66,13 +67,15 @@ class FakeVLLM(httpx.AsyncBaseTransport):
         if path == "/collective_rpc":
             return self._reload(body)
         if path == "/update_weight_version":
-            self.label = cast(Any, body)["new_version"]
+            self.label = body["new_version"]
         usual: dict[str, Any] = {
             "/version": {"version": "0.32.0"},
             "/server_info": {
                 "vllm_config": {
                     "model_config": self.served,
                     "cache_config": {"enable_prefix_caching": self.prefix_caching},
+                    "scheduler_config": {"enable_chunked_prefill": self.chunked_prefill},
+                    "device_config": {"device": self.device},
                 }
             },
             "/reset_prefix_cache": {"success": True},

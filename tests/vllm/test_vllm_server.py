@@ -55,7 +55,8 @@ def command(folder: Path, port: int, *more: str) -> list[str]:
         str(PYTHON), "-m", "vllm.entrypoints.launchers.api_server.entry",
         "--model", str(folder), "--host", "127.0.0.1", "--port", str(port), "--tokens-only",
         "--logprobs-mode", "processed_logprobs", "--dtype", "float32", "--enforce-eager",
-        "--enable-prompt-tokens-details", "--max-num-seqs", "64", "--block-size", "32", *more,
+        "--enable-prompt-tokens-details", "--max-num-seqs", "64", "--block-size", "32",
+        "--no-enable-chunked-prefill", *more,
     ]  # fmt: skip
 
 
@@ -156,10 +157,10 @@ def largest_gap(
     )
 
 
-def aborted(server: RealServer) -> float:
-    """Return how many rows the server has dropped on request."""
+def generated(server: RealServer) -> float:
+    """Return how many tokens the server has sampled since it started."""
     text = httpx.get(f"{server.url}/metrics", timeout=30).text
-    found = [line for line in text.splitlines() if 'finished_reason="abort"' in line]
+    found = [x for x in text.splitlines() if x.startswith("vllm:generation_tokens_total{")]
     return sum(float(line.split()[-1]) for line in found)
 
 
@@ -176,6 +177,16 @@ def test_log_probs_equal_the_trainers(
         for ids, context, out in zip(histories, contexts, sampled, strict=True):
             ids += [*out.ids, 7, 8, 9]
             engine.prefill(context, [7, 8, 9])
+
+
+def test_more_prompt_tokens_at_once_than_one_batch_holds(
+    engine: VLLMEngine, model: PreTrainedModel
+) -> None:
+    histories = prompts(64)
+    assert sum(map(len, histories)) > 2048
+    contexts = [engine.start(ids) for ids in histories]
+    sampled = engine.sample(contexts, SamplingParams(max_tokens=4), range(64))
+    assert largest_gap(model, histories, sampled, 1.0) < 1e-3
 
 
 def test_greedy_tokens_equal_those_of_hf(engine: VLLMEngine, model: PreTrainedModel) -> None:
@@ -268,17 +279,22 @@ def test_new_weights_change_log_probs_to_the_trainers(
 
 
 def test_a_released_row_ends_at_the_server(engine: VLLMEngine, server: RealServer) -> None:
-    before = aborted(server)
-    long = engine.start([5, 6, 7])
-    engine.submit(long, SamplingParams(max_tokens=2000), 0)
-    quick = engine.start([5, 6, 8])
-    engine.submit(quick, SamplingParams(max_tokens=4), 0)
-    assert [context for context, _ in engine.step()] == [quick]
-    engine.release(long)
-    deadline = time.monotonic() + 30
-    while aborted(server) == before:
+    contexts = [engine.start([5, 6, 7 + row]) for row in range(4)]
+    quiet = generated(server)
+    for context in contexts:
+        engine.submit(context, SamplingParams(max_tokens=2000), 0)
+    deadline = time.monotonic() + 60
+    while generated(server) == quiet:
         assert time.monotonic() < deadline
-        time.sleep(0.1)  # it is another process: there is nothing to wait on
+        time.sleep(0.05)  # it is another process: there is nothing to wait on
+    for context in contexts:
+        engine.release(context)
+    quick = engine.start([5, 6, 20])
+    engine.sample([quick], SamplingParams(max_tokens=20), [1])  # the server takes note meanwhile
+    before = generated(server)
+    assert before - quiet < 4 * 2000
+    engine.sample([quick], SamplingParams(max_tokens=200), [2])
+    assert generated(server) - before == 200
 
 
 def test_another_model_is_refused(server: RealServer) -> None:

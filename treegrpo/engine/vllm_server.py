@@ -57,9 +57,19 @@ class _CacheConfig(BaseModel):
     enable_prefix_caching: bool
 
 
+class _SchedulerConfig(BaseModel):
+    enable_chunked_prefill: bool
+
+
+class _DeviceConfig(BaseModel):
+    device: str
+
+
 class _Config(BaseModel):
     model: _ModelConfig = Field(alias="model_config")
     cache: _CacheConfig = Field(alias="cache_config")
+    scheduler: _SchedulerConfig = Field(alias="scheduler_config")
+    device: _DeviceConfig = Field(alias="device_config")
 
 
 class _Info(BaseModel):
@@ -205,20 +215,17 @@ class Server:
                 "it takes no new weights while it runs. Start it with VLLM_SERVER_DEV_MODE=1 in "
                 "its environment, on an address that only this machine reaches."
             )
-        model = info.vllm_config.model
-        if model.logprobs_mode != "processed_logprobs":
-            self.refuse(
-                f"its log-probs are {model.logprobs_mode}, not those of the distribution it "
-                "draws from. Start it with --logprobs-mode processed_logprobs."
-            )
+        config = info.vllm_config
+        self._require_settings(config)
         vocab_size = self._vocab_size()
+        most = config.model.max_logprobs
         return Served(
-            model=model.model,
+            model=config.model.model,
             vocab_size=vocab_size,
-            max_length=model.max_model_len,
-            dtype=model.dtype.removeprefix("torch."),
-            max_logprobs=vocab_size if model.max_logprobs == -1 else model.max_logprobs,
-            keeps_kv=info.vllm_config.cache.enable_prefix_caching,
+            max_length=config.model.max_model_len,
+            dtype=config.model.dtype.removeprefix("torch."),
+            max_logprobs=vocab_size if most == -1 else most,
+            keeps_kv=config.cache.enable_prefix_caching,
         )
 
     def load_weights(self, folder: Path, label: str) -> None:
@@ -280,6 +287,18 @@ class Server:
             self.refuse(
                 f"its version is {found}, and supported is {', '.join(SUPPORTED)}. Install that "
                 "in the server's own venv, as docs/vllm.md says."
+            )
+
+    def _require_settings(self, config: _Config) -> None:
+        if config.model.logprobs_mode != "processed_logprobs":
+            self.refuse(
+                f"its log-probs are {config.model.logprobs_mode}, not those of the distribution "
+                "it draws from. Start it with --logprobs-mode processed_logprobs."
+            )
+        if config.device.device == "cpu" and config.scheduler.enable_chunked_prefill:
+            self.refuse(
+                "on a CPU it ends when it splits the prompt of a row that has a seed. Start it "
+                "with --no-enable-chunked-prefill."
             )
 
     def _vocab_size(self) -> int:

@@ -220,7 +220,8 @@ def test_capabilities(model: PreTrainedModel, server: FakeVLLM) -> None:
         found = engine.capabilities
         assert found.keeps_kv and found.joins_running and engine.max_length == 64
         assert not (found.forks_kv or found.same_weights or found.batch_invariant)
-    server.prefix_caching = False
+    server.prefix_caching = server.chunked_prefill = False
+    server.device = "cpu"
     with VLLMEngine(URL, model, transport=server) as engine:
         assert not engine.capabilities.keeps_kv
 
@@ -295,6 +296,10 @@ REFUSALS: dict[str, tuple[Break, str]] = {
     "log-probs": (
         served(logprobs_mode="raw_logprobs"),
         "are raw_logprobs, .* Start it with --logprobs-mode processed_logprobs",
+    ),
+    "split prompts": (
+        lambda server: setattr(server, "device", "cpu"),
+        "on a CPU it ends when .* Start it with --no-enable-chunked-prefill",
     ),
     "number format": (
         served(dtype="torch.bfloat16"),
