@@ -1,11 +1,8 @@
 """How many tokens a KV pool holds: what the user says, or a share of the memory that is free."""
 
-import os
-
-import torch
-
 from treegrpo.engine.base import EngineRefused
 from treegrpo.engine.kv import KVShape
+from treegrpo.memory import free_bytes
 
 MEMORY_SHARE = 0.3
 """Of the memory that is free, what the pool takes if its size is not given."""
@@ -21,7 +18,7 @@ def pool_tokens(shape: KVShape, longest: int, asked: int | None, max_rows: int) 
         max_rows: contexts that the pool holds at most if its size is not given.
     """
     a_token = 2 * shape.layers * shape.heads * shape.head_dim * shape.dtype.itemsize
-    free = _free_bytes(shape.device)
+    free = free_bytes(shape.device)
     tokens = min(int(MEMORY_SHARE * free) // a_token, max_rows * longest)
     tokens = tokens if asked is None else asked
     if tokens < longest or tokens * a_token > free:
@@ -33,14 +30,3 @@ def pool_tokens(shape: KVShape, longest: int, asked: int | None, max_rows: int) 
             "with dtype=bfloat16."
         )
     return tokens
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo") as file:
-            found = [line.split()[1] for line in file if line.startswith("MemAvailable:")]
-        return int(found[0]) * 1024
-    except (OSError, IndexError):  # not Linux
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
