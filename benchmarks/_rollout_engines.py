@@ -58,11 +58,17 @@ def prompts(vocab: int, load: Load, seed: int = 0) -> list[Ids]:
     return [rng.integers(4, vocab, int(length)).tolist() for length in lengths]
 
 
+def stopless(model: Any) -> Any:
+    """Return the model, whose own defaults no longer end a row at a token."""
+    model.generation_config.eos_token_id = model.config.eos_token_id = None
+    return model
+
+
 def rates(model: Any, others: Mapping[str, Engine], load: Load, repeats: int) -> list[Row]:
     """Return a row for each engine and setting; in each repeat everybody samples once.
 
     Args:
-        model: borrowed; sampled by everybody but `others`.
+        model: borrowed, from `stopless`; sampled by everybody but `others`.
         others: further engines, by name.
         load: what is sampled.
         repeats: times that count, after one that does not.
@@ -209,14 +215,13 @@ def _generate(model: Any, texts: Sequence[Ids], new_tokens: int) -> list[Ids]:
 
 
 def _generation(new_tokens: int, *, keep: bool = False) -> GenerationConfig:
-    """Return settings that draw from the whole distribution and stop at no token."""
+    """Return settings that draw from the whole distribution; see `stopless`."""
     return GenerationConfig(
         do_sample=True,
         temperature=1.0,
         top_k=0,
         top_p=1.0,
         max_new_tokens=new_tokens,
-        eos_token_id=-1,
         pad_token_id=0,
         output_logits=keep,
         return_dict_in_generate=keep,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any, TypeAlias
 
@@ -111,8 +112,8 @@ def fork_rows(model: Any, repeats: int) -> list[Row]:
     rows: list[Row] = []
     for depth in DEPTHS:
         context = _context(engine, depth, int(model.config.vocab_size), rng)
-        forks = _times(engine, repeats, lambda: engine.fork(context, 1)[0])
-        firsts = _times(engine, max(3, repeats // 50), lambda: _fork_and_sample(engine, context))
+        forks = _times(engine, repeats, partial(engine.fork, context, 1))
+        firsts = _times(engine, max(3, repeats // 50), partial(_fork_and_sample, engine, context))
         rows.append(
             {"turns": depth, "tokens": context.length, "fork_us": forks, "to_token_us": firsts}
         )
@@ -144,24 +145,24 @@ def _ids(vocab: int, rng: np.random.Generator) -> list[int]:
     return rng.integers(4, vocab, TURN_OBSERVED).tolist()
 
 
-def _fork_and_sample(engine: Engine, context: Context) -> Context:
-    [child] = engine.fork(context, 1)
-    engine.sample([child], SamplingParams(max_tokens=1), [0])
-    return child
+def _fork_and_sample(engine: Engine, context: Context) -> list[Context]:
+    made = engine.fork(context, 1)
+    engine.sample(made, SamplingParams(max_tokens=1), [0])
+    return made
 
 
-def _times(engine: Engine, repeats: int, fork: Callable[[], Context]) -> list[float]:
+def _times(engine: Engine, repeats: int, fork: Callable[[], list[Context]]) -> list[float]:
     """Return the microseconds of each call; what it made is released in between."""
     found: list[float] = []
-    engine.release(fork())
+    engine.release(fork()[0])
     gc.collect()
     gc.disable()
     try:
         for _ in range(repeats):
             began = time.perf_counter_ns()
-            child = fork()
+            made = fork()
             found.append((time.perf_counter_ns() - began) / 1000)
-            engine.release(child)
+            engine.release(made[0])
     finally:
         gc.enable()
     return found

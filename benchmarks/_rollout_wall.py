@@ -23,6 +23,7 @@ from treegrpo.tree import Tree
 
 Row: TypeAlias = dict[str, Any]
 MAX_CONTEXT = 512
+SLOW_TAIL = Latency()
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class WallPlan:
     repeats: int = 7
     turns: int = 6
     action_tokens: int = 24
-    latency: Latency = Latency()
+    latency: Latency = SLOW_TAIL
     arms: Sequence[Arm] = ARMS
 
 
@@ -88,8 +89,10 @@ def wall_rows(model: Any, chat: ChatFormat, plan: WallPlan) -> list[Row]:
         _grow(model, chat, pool, plan, plan.arms[0], 0, questions=2)
         for repeat in range(plan.repeats):
             first = repeat % len(plan.arms)
-            for arm in [*plan.arms[first:], *plan.arms[:first]]:
-                rows.append(_grow(model, chat, pool, plan, arm, repeat, plan.questions))
+            rows += [
+                _grow(model, chat, pool, plan, arm, repeat, plan.questions)
+                for arm in (*plan.arms[first:], *plan.arms[:first])
+            ]
     return rows
 
 
