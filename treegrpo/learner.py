@@ -59,7 +59,7 @@ class Learner:
             policy that is trained would not be the one that sampled.
         config: settings of the run.
         save_bad_batch: called with the tensors of a batch whose loss or gradient is not
-            finite; returns where they were written.
+            finite; returns where they are, in words that go on "The batch is".
 
     Raises:
         TreegrpoError: an attention backend that does not train this model right, or weights
@@ -104,9 +104,7 @@ class Learner:
         ]
         updates = [self._update(one) for _ in range(self.config.epochs) for one in minibatches]
         self._watch.step(updates)
-        for later in updates[1:]:  # after an update the policy has moved: no gap to the sampler
-            for name in ("max_abs_log_ratio", "kl_sampler"):
-                later.pop(name, None)
+        _drop_later_gaps(updates)
         return updates
 
     @property
@@ -213,8 +211,8 @@ class Learner:
         where = self._keep(batches, found, norm)
         warnings.warn(
             f"An update was to be made, but its loss is {found.loss:g} and its gradient norm "
-            f"{norm:g}: it was left out, and the weights are as before. The batch is in "
-            f"'{where}'. {_blame(found, self.config)}",
+            f"{norm:g}: it was left out, and the weights are as before. The batch is {where}. "
+            f"{_blame(found, self.config)}",
             UpdateSkipped,
             stacklevel=2,
         )
@@ -227,11 +225,11 @@ class Learner:
         raise Diverged(
             f"Update {self.updates} was made with a learning rate of {rate:g}, but it ruined the "
             f"model: {fault}. The run stops here; its last checkpoint, if it has one, is as it "
-            f"was. The batch is in '{where}'. Start a run with a lower lr."
+            f"was. The batch is {where}. Start a run with a lower lr."
         )
 
     def _keep(self, batches: Sequence[PackedBatch], found: Gradients, norm: float) -> str:
-        """Write a batch that must not be trained on; return where."""
+        """Write a batch that must not be trained on; return in words where."""
         return self._save_bad_batch(
             {
                 "loss": found.loss,
@@ -348,19 +346,21 @@ def _ways(model: Any, config: TrainConfig) -> tuple[Support, list[str]]:
     """Return what the model supports and what the setting allows of it.
 
     Raises:
-        TreegrpoError: a backend asked for by name that would train the model wrongly.
+        TreegrpoError: a backend asked for by name that would train the model wrongly, or a
+            model that no way trains right.
     """
+    names: Sequence[str] = () if config.attention == FLAT else (config.attention,)
+    if config.attention == "auto":
+        names = BACKENDS.get(model.device.type, ("segments", "dense"))
+    for name in names:
+        get_attention(name)
+    support = supported(model, names, config.max_context_tokens)
+    support.require_flat(config.model)
     if config.attention == FLAT:
-        support = supported(model, [], config.max_context_tokens)
         return support, [support.flat]
     if config.attention != "auto":
-        get_attention(config.attention)
-        support = supported(model, [config.attention], config.max_context_tokens)
         support.require(config.attention, config.model)
         return support, [config.attention]
-    support = supported(
-        model, BACKENDS.get(model.device.type, ("segments", "dense")), config.max_context_tokens
-    )
     if not support.backends:
         why = next(iter(support.reasons.values()))
         warnings.warn(
@@ -370,6 +370,16 @@ def _ways(model: Any, config: TrainConfig) -> tuple[Support, list[str]]:
             stacklevel=3,
         )
     return support, [*support.backends, support.flat]
+
+
+def _drop_later_gaps(updates: Sequence[dict[str, float]]) -> None:
+    """Keep the gap to the sampler up to the first update that moved the policy."""
+    has_moved = False
+    for update in updates:
+        if has_moved:
+            for name in ("max_abs_log_ratio", "kl_sampler"):
+                update.pop(name, None)
+        has_moved = has_moved or "loss" in update  # not where it taught nothing or was left out
 
 
 def _with(batch: PackedBatch, **fields: Tensor) -> PackedBatch:

@@ -26,6 +26,9 @@ from treegrpo.tree import Tree
 
 _LOGS = ("metrics.jsonl", "timings.jsonl", "trees.jsonl", "failures.jsonl")
 
+MAX_BAD_BATCHES = 20
+"""Batches kept of those that made an update impossible; a run may meet thousands."""
+
 _TO_DO = {
     "Free some space": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     "Get the right to write there": (errno.EACCES, errno.EPERM, errno.EROFS),
@@ -64,6 +67,7 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(path, error) from error
         self._board = _tensorboard(path, resume_at or 0)
+        self._left_out = 0
 
     def record(self, config: TrainConfig) -> None:
         """Write config.json: every setting, and the digest over them."""
@@ -95,12 +99,16 @@ class RunFolder:
         self._append("failures.jsonl", [json.dumps(row) for row in rows])
 
     def bad_batch(self, step: int, record: Mapping[str, Any]) -> str:
-        """Write what made an update impossible to a file of its own; return the file's path.
+        """Write what made an update impossible to a file of its own; return in words where.
 
-        `torch.load(path, weights_only=True)` reads it.
+        `torch.load(path, weights_only=True)` reads it. The first MAX_BAD_BATCHES are kept, the
+        others counted.
         """
         folder = self.path / "bad_batches"
         number = len(list(folder.glob("*.pt")))
+        if number >= MAX_BAD_BATCHES:
+            self._left_out += 1
+            return f"not kept: '{folder}' has {number}, and {self._left_out} more were left out"
         path = folder / f"step-{step:06d}-{number:03d}.pt"
         try:
             folder.mkdir(exist_ok=True)
@@ -108,7 +116,7 @@ class RunFolder:
         except (OSError, RuntimeError) as error:
             path.unlink(missing_ok=True)
             raise _unwritable(path, error) from error
-        return str(path)
+        return f"in '{path}'"
 
     def sync(self) -> None:
         """Flush the rows to the disk, before a checkpoint says that their steps are done."""

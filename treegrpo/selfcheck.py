@@ -38,6 +38,20 @@ class Support:
     """FLAT, or WHOLE where the head is not the model's last word."""
     reasons: dict[str, str]
     """Backend -> why it is out."""
+    refused: str = ""
+    """Why flat rows of different length would train it wrongly as well; empty where they do not."""
+
+    def require_flat(self, model: str) -> None:
+        """Pass if flat rows train the model right.
+
+        Raises:
+            TreegrpoError: they do not; says why.
+        """
+        if self.refused:
+            raise TreegrpoError(
+                f"Training '{model}' asked for, but {self.refused}. Lower max_context_tokens to "
+                "that, or use another model."
+            )
 
     def require(self, name: str, model: str) -> None:
         """Pass if the backend trains the model right.
@@ -61,7 +75,8 @@ def supported(model: Any, backends: Sequence[str], max_context_tokens: int) -> S
         max_context_tokens: longest path that will be trained.
     """
     source = _small_tree(model.config.get_text_config().vocab_size)
-    obstacle = _obstacle(model, max_context_tokens)
+    refused = _moving_positions(model, max_context_tokens)
+    obstacle = refused or _obstacle(model, max_context_tokens)
     with torch.enable_grad():
         expected = _path_by_path(model, source)
         reasons = {
@@ -69,7 +84,7 @@ def supported(model: Any, backends: Sequence[str], max_context_tokens: int) -> S
         }
         flat = WHOLE if _difference(model, source, FLAT, *expected) else FLAT
     reasons = {name: reason for name, reason in reasons.items() if reason}
-    return Support([name for name in backends if name not in reasons], flat, reasons)
+    return Support([name for name in backends if name not in reasons], flat, reasons, refused)
 
 
 def _obstacle(model: Any, max_context_tokens: int) -> str:
@@ -87,6 +102,30 @@ def _obstacle(model: Any, max_context_tokens: int) -> str:
             f"its attention looks back {window} tokens, and episodes may have "
             f"{max_context_tokens} (max_context_tokens)"
         )
+    return ""
+
+
+def _moving_positions(model: Any, max_context_tokens: int) -> str:
+    """Return why rows computed together would change each other, or nothing.
+
+    With these rotary positions the library picks the frequencies of all rows of a batch by the
+    largest position in it, so a long path would change what a short one beside it means.
+    """
+    config = model.config.get_text_config(decoder=True)
+    found = cast("dict[str, Any]", getattr(config, "rope_parameters", None) or {})
+    by_kind_of_layer = all(isinstance(one, dict) for one in found.values())
+    for rope in cast("list[dict[str, Any]]", [*found.values()] if by_kind_of_layer else [found]):
+        kind = str(rope.get("rope_type", "default"))
+        limit = rope.get("original_max_position_embeddings")
+        if "dynamic" in kind:
+            limit = config.max_position_embeddings
+        elif kind != "longrope":
+            continue
+        if limit is not None and limit < max_context_tokens:
+            return (
+                f"episodes may have {max_context_tokens} tokens (max_context_tokens), and a path "
+                f"of more than {limit} changes the positions ({kind}) of all others in its batch"
+            )
     return ""
 
 

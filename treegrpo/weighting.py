@@ -19,11 +19,10 @@ is not seen by the others. A new weighting is a function under `@weighting("name
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import Any, TypeAlias, cast
 
 from treegrpo.envs.errors import TreegrpoError, UnknownOption, suggest
 from treegrpo.names import Names
@@ -249,18 +248,49 @@ def _check_normaliser(normaliser: str, constant_tokens: int) -> None:
         )
 
 
-def _check_shares(name: str, question: Sequence[Tree], shares: Sequence[Shares]) -> None:
+def _check_shares(name: str, question: Sequence[Tree], shares: object) -> None:
     """A row that is too short, or a share below 0, would otherwise train the wrong tokens."""
-    wanted = [{end: tree.nodes[end].depth for end in tree.scored_leaves()} for tree in question]
-    try:
-        found = [{end: len(row) for end, row in one.items()} for one in shares]
-        numbers = itertools.chain(*_rows(shares))
-        is_right = all(share >= 0 and math.isfinite(share) for share in numbers)
-    except (AttributeError, TypeError):  # None, say, or numbers where rows were due
-        found, is_right = shares, False
-    if found != wanted or not is_right:
+    if fault := _first_fault(question, shares):
         raise TreegrpoError(
             f"Weighting '{name}' must give each scored leaf of each tree one finite share >= 0 "
-            f"per step of its path, {wanted} of them; found {found if found != wanted else shares}"
-            ". Return one dict per tree: leaf id -> list as long as the leaf is deep."
+            f"per step of its path; found {fault}. Return one dict per tree: leaf id -> list as "
+            "long as the leaf is deep."
         )
+
+
+def _first_fault(question: Sequence[Tree], shares: object) -> str:
+    """Return what is wrong first, or nothing; `shares` may be anything."""
+    if not isinstance(shares, (list, tuple)):
+        return f"a {type(shares).__name__}, not a list of dicts"
+    of_trees = cast("Sequence[object]", shares)
+    if len(of_trees) != len(question):
+        return f"{len(of_trees)} dicts for {len(question)} trees"
+    for number, (tree, rows) in enumerate(zip(question, of_trees, strict=True)):
+        if not isinstance(rows, Mapping):
+            return f"a {type(rows).__name__} for tree {number}, not a dict"
+        by_leaf = cast("Mapping[object, object]", rows)
+        scored = tree.scored_leaves()
+        for end in scored:
+            if fault := _row_fault(by_leaf.get(end), tree.nodes[end].depth):
+                return f"{fault} for leaf {end} of tree {number}"
+        if others := set(by_leaf) - set(scored):
+            return f"a row for {min(others, key=str)!r} of tree {number}, no scored leaf of it"
+    return ""
+
+
+def _row_fault(row: Any, steps: int) -> str:
+    """Return what is wrong with the row of a leaf, or nothing."""
+    if row is None:
+        return "no row"
+    if not isinstance(row, Sized) or isinstance(row, (str, bytes)):
+        return f"a {type(row).__name__}, not a list,"
+    if len(row) != steps:
+        return f"a row of length {len(row)}, not {steps},"
+    for step, share in enumerate(cast("Sequence[Any]", row), start=1):
+        try:
+            is_right = math.isfinite(share) and share >= 0
+        except TypeError:  # a text, say
+            is_right = False
+        if not is_right:
+            return f"{share!r} at step {step}"
+    return ""

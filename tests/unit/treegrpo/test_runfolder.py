@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from treegrpo.checkpoint import Position, save_checkpoint
 from treegrpo.config import TrainConfig, digest
 from treegrpo.runfolder import (
+    MAX_BAD_BATCHES,
     RunFolder,
     RunFolderError,
     drop_unbegun,
@@ -220,3 +222,15 @@ def test_a_model_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not (tmp_path / ".model.part").exists()
     folder.model(save)
     assert (tmp_path / "model" / "weights").read_text() == "new"
+
+
+def test_only_the_first_bad_batches_are_kept_and_the_others_counted(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 0)
+    kept = [folder.bad_batch(step, {"loss": float(step)}) for step in range(MAX_BAD_BATCHES)]
+    files = sorted((tmp_path / "bad_batches").iterdir())
+    assert kept == [f"in '{path}'" for path in files] and len(files) == MAX_BAD_BATCHES
+    assert torch.load(files[-1], weights_only=True) == {"loss": MAX_BAD_BATCHES - 1.0}
+    others = [folder.bad_batch(99, {"loss": 0.0}) for _ in range(2)]
+    where = f"not kept: '{tmp_path / 'bad_batches'}' has {MAX_BAD_BATCHES}, and "
+    assert others == [f"{where}{count} more were left out" for count in (1, 2)]
+    assert sorted((tmp_path / "bad_batches").iterdir()) == files

@@ -16,8 +16,10 @@ from treegrpo.attention.base import _BACKENDS as BACKENDS
 from treegrpo.attention.base import PREFIX, attention, get_attention
 from treegrpo.attention.dense import dense
 from treegrpo.envs.errors import TreegrpoError
-from treegrpo.logprobs import FLAT, WHOLE
+from treegrpo.logprobs import FLAT, WHOLE, token_logps
+from treegrpo.pack import Weighted, pack, split
 from treegrpo.selfcheck import Support, supported
+from treegrpo.tree import Tree
 
 CONTEXT = 256
 ON_CPU = ["segments", "dense"]
@@ -82,6 +84,83 @@ def gemma2(**settings: Any) -> Any:
 def cohere(logit_scale: float) -> Any:
     sizes: dict[str, Any] = {**SIZES, "pad_token_id": 0, "logit_scale": logit_scale}
     return made(hf.CohereForCausalLM, hf.CohereConfig(**sizes))
+
+
+TURNING = {"rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0, 3.0, 4.0, 5.0]}
+LONG_ROPE: dict[str, Any] = {
+    **TURNING, "rope_type": "longrope", "factor": 8.0, "original_max_position_embeddings": 64
+}  # fmt: skip
+DYNAMIC: dict[str, Any] = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+
+
+def phi3() -> Any:
+    sizes: dict[str, Any] = {**SIZES, "pad_token_id": 0, "original_max_position_embeddings": 64}
+    return made(hf.Phi3ForCausalLM, hf.Phi3Config(**sizes, rope_parameters=LONG_ROPE))
+
+
+def llama(rope: dict[str, Any], positions: int) -> Any:
+    sizes: dict[str, Any] = {**SIZES, "max_position_embeddings": positions}
+    return made(hf.LlamaForCausalLM, hf.LlamaConfig(**sizes, rope_parameters=rope))
+
+
+TURNED: dict[str, tuple[Callable[[], Any], str]] = {
+    "phi3": (phi3, "longrope"),
+    "longrope": (lambda: llama(LONG_ROPE, 512), "longrope"),
+    "dynamic": (lambda: llama(DYNAMIC, 64), "dynamic"),
+}
+
+
+@pytest.mark.parametrize(("build", "kind"), TURNED.values(), ids=list(TURNED))
+def test_positions_that_turn_with_the_longest_path_are_refused(
+    build: Callable[[], Any], kind: str
+) -> None:
+    model = build()
+    assert supported(model, ON_CPU, 64) == Support(ON_CPU, FLAT, {})
+    found = supported(model, ON_CPU, 65)
+    reason = (
+        "episodes may have 65 tokens (max_context_tokens), and a path of more than 64 changes "
+        f"the positions ({kind}) of all others in its batch"
+    )
+    assert found == Support([], FLAT, dict.fromkeys(ON_CPU, reason), reason)
+    with pytest.raises(TreegrpoError) as caught:
+        found.require_flat("a/model")
+    assert str(caught.value) == (
+        f"Training 'a/model' asked for, but {reason}. Lower max_context_tokens to that, or use "
+        "another model."
+    )
+
+
+@pytest.mark.parametrize(("build", "kind"), TURNED.values(), ids=list(TURNED))
+def test_a_long_path_beside_a_short_one_changes_it_packed_and_flat(
+    build: Callable[[], Any], kind: str
+) -> None:
+    """Why those models are refused: up to 64 tokens neither happens."""
+    model = build()
+    for length, is_changed in ((60, False), (100, True)):
+        short, long = star(40), star(length)
+        alone = logps_of([short], model, "dense")[0]
+        for way in ("dense", FLAT):
+            gap = float((logps_of([short, long], model, way)[0] - alone).abs().max())
+            assert (gap > 0.1) is is_changed and (is_changed or gap < 1e-4), (kind, way)
+
+
+def star(length: int) -> Weighted:
+    """A prompt of one token and one answer, `length` tokens in all."""
+    tree = Tree("q")
+    tree.add(None, observation_ids=[1])
+    ids = [(7 * n) % 61 for n in range(length - 1)]
+    tree.add(0, action_ids=ids, action_logps=[0.0] * len(ids))
+    return Weighted(tree, {1: [1.0]}, {1: [1.0]})
+
+
+def logps_of(trees: list[Weighted], model: Any, way: str) -> list[Tensor]:
+    """The log-probs of each tree, all computed in one batch."""
+    parts = split(trees, 1000, share=way != FLAT)
+    [batch] = pack(parts, max_tokens=1000, row_tokens=1 if way == FLAT else None)
+    with torch.no_grad():
+        logp_E = token_logps(model, batch, 1.0, way)
+    of_tree = torch.tensor([batch.steps[step][0] for step in batch.edges.step_E.tolist()])
+    return [logp_E[of_tree == number] for number in range(len(trees))]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -204,17 +204,39 @@ def test_a_weighting_of_ones_own_is_checked(shares: list[Shares], is_right: bool
 @pytest.mark.parametrize(
     ("shares", "found"),
     [
-        ([{1: [1.0, 1.0]}], "found [{1: 2}]"),
-        ([{1: [-0.1]}], "found [{1: [-0.1]}]"),
-        (None, "found None"),
-        ([{1: 1.0}], "found [{1: 1.0}]"),
+        (None, "found a NoneType, not a list of dicts."),
+        ([], "found 0 dicts for 1 trees."),
+        ([[1.0]], "found a list for tree 0, not a dict."),
+        ([{}], "found no row for leaf 1 of tree 0."),
+        ([{1: 1.0}], "found a float, not a list, for leaf 1 of tree 0."),
+        ([{1: "1"}], "found a str, not a list, for leaf 1 of tree 0."),
+        ([{1: [1.0, 1.0]}], "found a row of length 2, not 1, for leaf 1 of tree 0."),
+        ([{1: [-0.1]}], "found -0.1 at step 1 for leaf 1 of tree 0."),
+        ([{1: ["a"]}], "found 'a' at step 1 for leaf 1 of tree 0."),
+        ([{1: [1.0], 7: [1.0]}], "found a row for 7 of tree 0, no scored leaf of it."),
     ],
 )
-def test_the_message_shows_what_is_wrong(shares: Any, found: str) -> None:
-    """Lengths where a length is wrong, numbers where a number is."""
+def test_the_message_shows_what_is_wrong_first(shares: Any, found: str) -> None:
     weighting("mine")(answer(shares))
     try:
-        with pytest.raises(TreegrpoError, match=re.escape(f"[{{1: 1}}] of them; {found}")):
+        with pytest.raises(TreegrpoError, match=re.escape(f"per step of its path; {found}")):
             get_weighting("mine")(question()[1:])
     finally:
         drop_weighting("mine")
+
+
+def test_the_message_is_short_however_large_the_question() -> None:
+    """One wrong leaf of a thousand is named, and nothing of the others is shown."""
+    tree = Tree("q")
+    tree.add(None, observation_ids=[1])
+    for _ in range(1000):
+        tree.add(0, action_ids=[2], action_logps=[-1.0])
+    shares: list[Shares] = [{leaf: [1.0] for leaf in tree.leaves()}]
+    shares[0][700] = [1.0, 1.0]
+    weighting("mine")(answer(shares))
+    try:
+        with pytest.raises(TreegrpoError, match="length 2, not 1, for leaf 700") as caught:
+            get_weighting("mine")([tree])
+    finally:
+        drop_weighting("mine")
+    assert len(str(caught.value)) < 300
