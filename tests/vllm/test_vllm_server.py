@@ -70,6 +70,7 @@ def running(folder: Path, log: Path, *more: str) -> Iterator[RealServer]:
     environment |= {
         "VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1",
         "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+        "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE": "1",
     }  # fmt: skip
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -276,6 +277,14 @@ def test_new_weights_change_log_probs_to_the_trainers(
     assert largest_gap(model, histories, after, 0.8) < 1e-3
     moved = [abs(one.logps[0] - two.logps[0]) for one, two in zip(before, after, strict=True)]
     assert float(np.median(moved)) > 1e-2
+
+
+def test_a_short_row_does_not_wait_for_long_ones(engine: VLLMEngine) -> None:
+    for row in range(16):
+        engine.submit(engine.start([5, 6, 7 + row]), SamplingParams(max_tokens=2000), row)
+    short = engine.start([5, 6, 30])
+    engine.submit(short, SamplingParams(max_tokens=4), 0)
+    assert [context for context, _ in engine.step()] == [short] and engine.submitted == 16
 
 
 def test_a_released_row_ends_at_the_server(engine: VLLMEngine, server: RealServer) -> None:
