@@ -1,5 +1,7 @@
 """Laws of growing trees, for all shapes, scripts and budgets."""
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ SIZES = st.integers(1, 3)
 ENV = make(ID, turns=4)
 
 
-def grow(seeds: list[int], words: tuple[str, ...] = SOUND, **changes: int | None) -> Grown:
+def grow(seeds: list[int], words: tuple[str, ...] = SOUND, **changes: Any) -> Grown:
     engine = ScriptedEngine(random_words(words))
     made, pool = scheduler(engine, ENV, **changes)
     grown = made.grow([Question(seed, {"split": "train"}) for seed in seeds])

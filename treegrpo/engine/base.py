@@ -143,6 +143,8 @@ class Engine(ABC):
     """Most tokens of a context, sampled ones included."""
     version: int
     """The weight version that new keys and values are stamped with."""
+    live_contexts: int
+    """Contexts that were made and not released."""
 
     @abstractmethod
     def start(self, ids: Sequence[int]) -> Context:

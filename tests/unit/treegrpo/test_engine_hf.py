@@ -8,9 +8,9 @@ from transformers import (
     MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
-    PreTrainedModel,
 )
 
+from tests.engine_cases import FAMILIES, VOCAB, assert_same, trainer_logps, words
 from tests.fakes_models import Family, tiny_model
 from treegrpo.engine.base import (
     ContextTooLong,
@@ -24,29 +24,6 @@ from treegrpo.engine.base import (
 from treegrpo.engine.batch import draw
 from treegrpo.engine.hf import HFContext, HFEngine
 from treegrpo.envs.errors import TreegrpoError
-
-VOCAB = 61
-FAMILIES: list[Family] = ["qwen3", "qwen2", "llama"]
-
-
-def words(seed: int, count: int) -> list[int]:
-    """Return `count` pseudo-random ids."""
-    return np.random.default_rng(seed).integers(0, VOCAB, count).tolist()
-
-
-def trainer_logps(model: PreTrainedModel, ids: list[int], temperature: float) -> torch.Tensor:
-    """Return log p(ids[i] | ids[:i]) for i >= 1, from one forward without any cache."""
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1]
-    logps = torch.log_softmax(logits.float() / temperature, dim=-1)
-    return logps.gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
-
-
-def assert_same(one: list[Sampled], other: list[Sampled]) -> None:
-    assert [row.ids for row in one] == [row.ids for row in other]
-    assert [row.stopped for row in one] == [row.stopped for row in other]
-    for left, right in zip(one, other, strict=True):
-        np.testing.assert_allclose(left.logps, right.logps, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -91,7 +68,7 @@ def test_a_fork_goes_on_as_a_context_prefilled_from_scratch() -> None:
 
 
 def test_a_fork_goes_on_bit_for_bit_as_a_context_that_was_never_forked() -> None:
-    """The same turns in batches of the same shape. (Prefilled at once, rounding may differ.)"""
+    """In batches of the same shape; prefilled at once instead, rounding may differ."""
     params = SamplingParams(max_tokens=6)
 
     def turns(*, forked: bool) -> list[Sampled]:
