@@ -40,6 +40,25 @@ def test_trees_that_share_nothing_are_flat() -> None:
     assert batch.layout.is_chain and batch.ids_BU.shape == (8, 301)
 
 
+def forked(prompt: int, trunk: int, sampled: int) -> Weighted:
+    """A prompt, one step that forks in two, and a long step on each branch."""
+    tree = Tree("q")
+    tree.add(None, observation_ids=[1] * prompt)
+    for above, count in ((0, trunk), (1, sampled), (1, sampled)):
+        tree.add(above, action_ids=[2] * count, action_logps=[-1.0] * count)
+    every = {leaf: [1.0, 1.0] for leaf in tree.leaves()}
+    return Weighted(tree, every, every)
+
+
+@pytest.mark.parametrize(("trunk", "way"), [(4, FLAT), (400, "segments")])
+def test_forks_that_share_next_to_nothing_are_flat(trunk: int, way: str) -> None:
+    """A fork after 14 tokens of 414: what it shares costs less than the calls it takes."""
+    trees = [forked(10, trunk, 400) for _ in range(4)]
+    chosen = plan(trees, SIZES, ways=EVERY, max_tokens=4096)
+    assert chosen.attention == way and chosen.row_tokens == (1 if way == FLAT else None)
+    assert sum(len(part.leaves) for part in chosen.parts) == 8
+
+
 def test_short_trees_of_a_small_model_are_dense() -> None:
     """A kernel call more costs more than the pairs it saves."""
     trees = [star(30, 4, 10) for _ in range(6)]
