@@ -279,14 +279,6 @@ def test_new_weights_change_log_probs_to_the_trainers(
     assert float(np.median(moved)) > 1e-2
 
 
-def test_a_short_row_does_not_wait_for_long_ones(engine: VLLMEngine) -> None:
-    for row in range(16):
-        engine.submit(engine.start([5, 6, 7 + row]), SamplingParams(max_tokens=2000), row)
-    short = engine.start([5, 6, 30])
-    engine.submit(short, SamplingParams(max_tokens=4), 0)
-    assert [context for context, _ in engine.step()] == [short] and engine.submitted == 16
-
-
 def test_a_released_row_ends_at_the_server(engine: VLLMEngine, server: RealServer) -> None:
     contexts = [engine.start([5, 6, 7 + row]) for row in range(4)]
     quiet = generated(server)
