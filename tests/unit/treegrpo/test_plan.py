@@ -52,7 +52,7 @@ def forked(prompt: int, trunk: int, sampled: int) -> Weighted:
 
 @pytest.mark.parametrize(("trunk", "way"), [(4, FLAT), (400, "segments")])
 def test_forks_that_share_next_to_nothing_are_flat(trunk: int, way: str) -> None:
-    """A fork after 14 tokens of 414: what it shares costs less than the calls it takes."""
+    """14 tokens of 414 are shared: less than what more calls and pairs cost."""
     trees = [forked(10, trunk, 400) for _ in range(4)]
     chosen = plan(trees, SIZES, ways=EVERY, max_tokens=4096)
     assert chosen.attention == way and chosen.row_tokens == (1 if way == FLAT else None)
