@@ -1,8 +1,8 @@
 """The task of start_states: a corridor of rooms in which one wrong word loses the way for good.
 
-Each room shows a sign, and one word is right for this sign in this room. The corridor looks the
-same after a wrong word, and nothing is paid before its end: an episode is worth 1 if every word
-was right, else 0. Which word is right never changes; which signs hang where is the task.
+Each room shows a sign, and one of five words is right for it. The corridor looks the same after a
+wrong word, and nothing is paid before its end: an episode is worth 1 if every word was right,
+else 0. Which word is right for a sign never changes; which signs hang where is the task.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ from treegrpo.envs.digest import stable_seed
 from treegrpo.warmstart import Demonstration, record_demonstrations
 
 ROOMS = 12
-SIGNS = ("moon", "star", "tree", "wave")
+SIGNS = (
+    *("anchor", "arrow", "bell", "bird", "boat", "book", "bridge", "candle"),
+    *("cloud", "coin", "crown", "drum", "feather", "fish", "flame", "gate"),
+    *("key", "lamp", "leaf", "moon", "star", "tower", "tree", "wave"),
+)
 WORDS = ("ash", "elm", "fir", "oak", "yew")
 ENV_ID = "benchmarks/Corridor-v0"
 
 
-def _right_words() -> list[dict[str, str]]:
-    """Return, for each room, the word that is right under each sign."""
+def _right_words() -> dict[str, str]:
+    """Return the word that is right for each sign."""
     rng = np.random.default_rng(stable_seed("corridor"))
-    return [{sign: WORDS[int(rng.integers(len(WORDS)))] for sign in SIGNS} for _ in range(ROOMS)]
+    return {sign: WORDS[int(rng.integers(len(WORDS)))] for sign in SIGNS}
 
 
 RIGHT = _right_words()
@@ -39,10 +43,11 @@ class Walk(TypedDict):
 
 
 class Corridor(ToolEnv):
-    """Say the right word in each of 12 rooms."""
+    """Say the right word in each of the rooms."""
 
     num_tasks: ClassVar[Mapping[str, int]] = {"train": 1_000_000, "test": 100_000}
     max_turns = ROOMS
+    max_tool_calls = ROOMS
 
     def make_task(self, rng: np.random.Generator, difficulty: int) -> Task:
         """Return a row of signs, one for each room."""
@@ -73,8 +78,7 @@ class Corridor(ToolEnv):
         return self.encode_call("say", word=self._right_word())
 
     def _right_word(self) -> str:
-        room = self.state["room"]
-        return RIGHT[room][self.task.data["signs"][room]]
+        return RIGHT[self.task.data["signs"][self.state["room"]]]
 
 
 register(ENV_ID, f"{__name__}:{Corridor.__name__}")
@@ -105,4 +109,8 @@ def every_text() -> list[str]:
     """Return texts that hold every word of the task, for a tokenizer."""
     env = Corridor(format="xml")
     calls = [env.encode_call("say", word=word) for word in WORDS]
-    return [*calls, "end error", *(room_text(room, sign) for room in range(ROOMS) for sign in SIGNS)]
+    return [
+        *calls,
+        "end error",
+        *(room_text(room, sign) for room in range(ROOMS) for sign in SIGNS),
+    ]

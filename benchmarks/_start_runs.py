@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import JsonValue
 from transformers.utils import logging
 
 from benchmarks._record import commit
@@ -33,6 +34,7 @@ from treegrpo.config import TrainConfig, load_config
 from treegrpo.envs.digest import digest, stable_seed
 from treegrpo.loading import save_model
 from treegrpo.rollout import Question, RolloutSettings, Scheduler
+from treegrpo.rollout.starts.oracle_prefix import Learned
 from treegrpo.runfolder import write_text
 from treegrpo.tiny import build_model, build_tokenizer
 from treegrpo.trainer import StepReport, Trainer
@@ -51,23 +53,26 @@ _EVAL_BATCH = 250
 class Setting:
     """What both arms share; they differ in `start` alone.
 
-    `eval_tasks` held-out tasks, an episode each, at the start and after every part of the budget;
-    `end_tasks` at the very start and the end of a run, where a rate near 0 is to be told from 0.
+    Success is measured on `end_tasks` held-out tasks, an episode each, at the start and the end
+    of a run, where a rate near 0 is to be told from 0, and on `eval_tasks` of them after each
+    part of the budget.
     """
 
-    right_words: float = 0.56
-    demonstrations: int = 6_000
+    right_words: float = 0.58
+    demonstrations: int = 4_000
     layers: int = 1
     width: int = 64
-    warm_lr: float = 6e-3
-    budget_tokens: int = 400_000
-    questions: int = 16
-    lr: float = 1e-3
+    warm_batch: int = 8
+    warm_lr: float = 4e-3
+    budget_tokens: int = 40_000
+    questions: int = 4
+    lr: float = 1.5e-3
+    lr_schedule: str = "constant"
     share: float = 0.5
-    eval_tasks: int = 500
-    end_tasks: int = 4_000
-    eval_points: int = 10
-    exact_tasks: int = 200
+    eval_tasks: int = 200
+    end_tasks: int = 2_000
+    eval_points: int = 8
+    exact_tasks: int = 400
 
     def digest(self) -> str:
         """Return 12 hex digits that name these very values and all that follows from them."""
@@ -90,6 +95,7 @@ def run_config(setting: Setting, arm: Arm, seed: int, model: Path, out: Path) ->
         "seed": seed,
         "questions": setting.questions,
         "lr": setting.lr,
+        "lr_schedule": setting.lr_schedule,
         "start": arm,
         "start_options": options,
         "max_sampled_tokens": setting.budget_tokens,
@@ -132,6 +138,8 @@ def train_run(setting: Setting, arm: Arm, seed: int, warm: Path) -> Row:
     return {
         "arm": arm,
         "seed": seed,
+        "engine": trainer.config.engine,
+        "sampled_tokens": log.tokens,
         "success_start": first["success"],
         "success_end": last["success"],
         "solved_start": first["solved"],
@@ -153,9 +161,9 @@ class Log:
     """What a run has spent, and its success from reset along the way.
 
     Attributes:
-        points: per evaluation the sampled tokens so far; `success` and `solved` of `episodes`
-            held-out tasks; `chance`, the probability of the right words all the way, a mean over
-            held-out tasks without sampling; `right_word`, the same for a single word.
+        points: per evaluation the sampled tokens so far; `success`, the share of `episodes`
+            held-out tasks that were `solved`; `chance`, the probability of the right words all
+            the way, a mean over tasks without sampling; `right_word`, that of a single word.
         off_at_tokens: when `oracle_prefix` had been switched off for the first time.
         solved: leaves of the training's trees that were solved, wherever they began.
     """
@@ -223,12 +231,13 @@ def solved_from_reset(trainer: Trainer, episodes: int, seed: int) -> int:
             for number in range(first, min(first + _EVAL_BATCH, episodes))
         ]
         grown = scheduler.grow(questions)
-        solved += sum(tree.episode_reward(tree.leaves()[0]) for [tree] in grown.questions)
-    return int(solved)
+        rewards = [tree.episode_reward(tree.leaves()[0]) for [tree] in grown.questions]
+        solved += sum(reward >= Corridor.success_threshold for reward in rewards)
+    return solved
 
 
 class RightWay:
-    """The episodes in which the oracle plays held-out tasks, as a policy would read them.
+    """Episodes of the oracle on tasks of no run, as a policy would read them.
 
     Shapes: E episodes, T tokens, V vocabulary.
     """
@@ -255,10 +264,11 @@ class RightWay:
         return float(logp_E.exp().mean()), float((logp_E.mean() / ROOMS).exp())
 
 
-def _is_on(start: Any) -> bool:
-    """Return whether a start state as checkpoints hold it still shortens the way."""
-    levels: dict[str, dict[str, Any]] = (start or {}).get("levels", {})
-    return all(level["is_on"] for level in levels.values())
+def _is_on(start: JsonValue) -> bool:
+    """Return whether a start state, as checkpoints hold it, still shortens the way."""
+    if start is None:
+        return True
+    return all(level.is_on for level in Learned.model_validate(start).levels.values())
 
 
 def _warm_start(setting: Setting, seed: int, folder: Path) -> Path:
@@ -281,6 +291,6 @@ def build_warm_start(setting: Setting, seed: int, folder: Path) -> None:
     played = demonstrations(env, setting.right_words, setting.demonstrations, seed)
     tokenizer = build_tokenizer(every_text())
     model = build_model(len(tokenizer), layers=setting.layers, width=setting.width, seed=seed)
-    settings = WarmStartSettings(lr=setting.warm_lr, seed=seed)
+    settings = WarmStartSettings(lr=setting.warm_lr, batch_size=setting.warm_batch, seed=seed)
     warm_start(model, ChatFormat(tokenizer), played, settings)
     save_model(model, tokenizer, folder)
