@@ -8,3 +8,4 @@ register("treegrpo/SearchQA-v0", "treegrpo.envs.suite.search_qa.env:SearchQAEnv"
 register("treegrpo/CodeExec-v0", "treegrpo.envs.suite.code_exec.env:CodeExecEnv")
 register("treegrpo/PythonMath-v0", "treegrpo.envs.suite.code_exec.math_env:PythonMathEnv")
 register("treegrpo/SQL-v0", "treegrpo.envs.suite.sql.env:SQLEnv")
+register("treegrpo/Crafting-v0", "treegrpo.envs.suite.crafting.env:CraftingEnv")
