@@ -58,7 +58,7 @@ class Setting:
     part of the budget.
     """
 
-    right_words: float = 0.58
+    right_words: float = 0.57
     demonstrations: int = 4_000
     layers: int = 1
     width: int = 64
