@@ -161,16 +161,19 @@ def test_the_flat_estimate_is_the_work_of_flat_rows_over_their_speed(
     assert asked == [2]
 
 
+@pytest.mark.parametrize(
+    ("tree", "rows", "predictions"), [(forked(), 2, 8), (tree_of(*[(0, 5)] * 20), 14, 70)]
+)
 def test_the_speed_of_flat_rows_is_their_work_over_their_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Tree, rows: int, predictions: int
 ) -> None:
-    """The faster of two runs counts: here 2 and 0.5 seconds by a clock of our own."""
-    one = learner(tmp_path)
+    """Of as many rows of 7 tokens as 100 hold; the faster of two runs, 2 and 0.5 s, counts."""
+    one = learner(tmp_path, micro_batch_tokens=100)
     clock = iter([0.0, 2.0, 10.0, 10.5])
     monkeypatch.setattr("treegrpo.learner.time.perf_counter", lambda: next(clock))
-    speed = one._measure_flat(weigh([question(forked())], one.config))
-    # Rows of 5 and 7 tokens padded to 7; 3 and 5 predictions; 7 * 8 / 2 pairs a row.
-    assert speed == ModelSizes.of(one.model).flops(14, 8, 2 * 28) / 0.5
+    speed = one._measure_flat(weigh([question(tree)], one.config))
+    pairs = rows * 7 * 8 // 2
+    assert speed == ModelSizes.of(one.model).flops(rows * 7, predictions, pairs) / 0.5
 
 
 # Gradients and the gap.
