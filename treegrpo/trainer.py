@@ -124,6 +124,16 @@ class Trainer:
                 needs_entropy=expansion.needs_entropy,
             ),
         )
+        try:
+            self._prepare(out, expansion, tensors, resume=resume)
+        except BaseException:
+            self.engine.close()
+            raise
+
+    def _prepare(
+        self, out: Path, expansion: Expansion, tensors: dict[str, Any] | None, *, resume: bool
+    ) -> None:
+        """Make what works with the model; last the folder: what is refused before leaves none."""
         # Gymnasium's checker is for development; after a failed reset it breaks every step.
         options: dict[str, Any] = {"disable_env_checker": True, **self.config.env_kwargs}
         self.pool = EnvironmentPool(make(self.config.env, **options))
@@ -137,6 +147,7 @@ class Trainer:
         self._learner.updates = self.position.updates
         if tensors is not None:
             self._load(tensors)
+            self.engine.set_weights(self.position.updates)  # one elsewhere has those before
         self._scheduler = Scheduler(
             self.engine,
             self.chat,
@@ -145,7 +156,6 @@ class Trainer:
             expansion=expansion,
             start=self._start,
         )
-        # Last: whatever is refused above leaves no folder behind.
         resume_at = self.position.next_step if resume else None
         self._folder = RunFolder(out, self.config, resume_at=resume_at)
 

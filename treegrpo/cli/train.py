@@ -79,10 +79,13 @@ def _train(config: TrainConfig, *, resume: bool, console: Console) -> None:
     warnings.showwarning = partial(_show_warning, console)
     trainer = Trainer(config, resume=resume)
     out = Path(config.out)
-    earlier = [
-        row["success_rate"] for row in read_rows(out / "metrics.jsonl") if row["reset_leaves"]
-    ]
-    with _telling_how_to_go_on(out), Bar(console, "training") as bar:
+    done = read_rows(out / "metrics.jsonl")
+    earlier = [row["success_rate"] for row in done if row.get("reset_leaves")]
+    with (
+        contextlib.closing(trainer),
+        _telling_how_to_go_on(out),
+        Bar(console, "training") as bar,
+    ):
         notes = TrainingNotes(bar, earlier)
 
         def show(report: StepReport) -> None:
