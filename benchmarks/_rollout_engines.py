@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from statistics import median
 from typing import Any, TypeAlias, cast
 
@@ -28,6 +29,8 @@ Row: TypeAlias = dict[str, Any]
 Ids: TypeAlias = list[int]
 Work: TypeAlias = Callable[[], int]
 """Samples once and returns how many tokens were sampled."""
+Continue: TypeAlias = Callable[[list[Ids]], int]
+"""Does so behind the prompts it is given."""
 PAGE = 16
 
 
@@ -73,27 +76,35 @@ def rates(model: Any, others: Mapping[str, Engine], load: Load, repeats: int) ->
         load: what is sampled.
         repeats: times that count, after one that does not.
     """
-    asked = prompts(int(model.config.vocab_size), load)
+    vocab = int(model.config.vocab_size)
     engines: dict[str, Engine] = {
         "native": NativeEngine(model, max_context_tokens=load.longest),
         "hf": HFEngine(model),
         **others,
     }
-    alone: dict[str, Work] = {
-        **{name: partial(sample_once, one, asked, load) for name, one in engines.items()},
-        "generate": partial(generate_once, model, asked, load.new_tokens),
-        "continuous_batching": partial(batch_once, model, asked, load),
+    alone: dict[str, Continue] = {
+        **{name: partial(sample_once, one, load=load) for name, one in engines.items()},
+        "generate": partial(generate_once, model, new_tokens=load.new_tokens),
+        "continuous_batching": partial(batch_once, model, load=load),
     }
-    turns: dict[str, Work] = {
-        **{name: partial(turns_once, one, asked, load) for name, one in engines.items()},
-        "generate": partial(generate_turns, model, asked, load),
+    turns: dict[str, Continue] = {
+        **{name: partial(turns_once, one, load=load) for name, one in engines.items()},
+        "generate": partial(generate_turns, model, load=load),
     }
-    settings = {"prompts": alone, "turns": turns}
-    return [
-        {"setting": setting, **row}
-        for setting, works in settings.items()
-        for row in timed_rows(works, repeats)
-    ]
+    rows: list[Row] = []
+    for setting, ways in (("prompts", alone), ("turns", turns)):
+        works = {name: on_new_prompts(way, vocab, load) for name, way in ways.items()}
+        rows += [{"setting": setting, **row} for row in timed_rows(works, repeats)]
+    return rows
+
+
+def on_new_prompts(way: Continue, vocab: int, load: Load) -> Work:
+    """Return work that has other prompts each time, the n-th time the same for every way.
+
+    A server that keeps what it has computed would find old prompts again.
+    """
+    seeds = count()
+    return lambda: way(prompts(vocab, load, next(seeds)))
 
 
 def timed_rows(works: Mapping[str, Work], repeats: int, device: str = "cpu") -> list[Row]:
@@ -130,18 +141,18 @@ def turns_once(engine: Engine, asked: Sequence[Ids], load: Load) -> int:
     """Grow forks over turns: an eighth of the rows at first, all of them from the second half."""
     rng = np.random.default_rng(1)
     contexts = [engine.start(ids) for ids in asked[: max(1, load.rows // 8)]]
-    params, count = SamplingParams(load.turn_sampled), 0
+    params, total = SamplingParams(load.turn_sampled), 0
     for turn in range(load.turns):
         if copies := _copies(turn, load):
             parents = contexts
             contexts = [child for one in parents for child in engine.fork(one, copies)]
             _release(engine, parents)
         sampled = engine.sample(contexts, params, [turn * 1000 + n for n in range(len(contexts))])
-        count += sum(len(one.ids) for one in sampled)
+        total += sum(len(one.ids) for one in sampled)
         for context in contexts:
-            engine.prefill(context, _observed(rng, load))
+            engine.prefill(context, _observed(rng, asked, load))
     _release(engine, contexts)
-    return count
+    return total
 
 
 def generate_once(model: Any, asked: Sequence[Ids], new_tokens: int) -> int:
@@ -153,16 +164,17 @@ def generate_turns(model: Any, asked: Sequence[Ids], load: Load) -> int:
     """Do the work of `turns_once` with `generate`, which computes the whole text each turn."""
     rng = np.random.default_rng(1)
     texts = [list(ids) for ids in asked[: max(1, load.rows // 8)]]
-    count = 0
+    total = 0
     for turn in range(load.turns):
         if copies := _copies(turn, load):
             texts = [list(ids) for ids in texts for _ in range(copies)]
         sampled = _generate(model, texts, load.turn_sampled)
-        count += sum(len(ids) for ids in sampled)
+        total += sum(len(ids) for ids in sampled)
         texts = [
-            text + ids + _observed(rng, load) for text, ids in zip(texts, sampled, strict=True)
+            text + ids + _observed(rng, asked, load)
+            for text, ids in zip(texts, sampled, strict=True)
         ]
-    return count
+    return total
 
 
 def batch_once(model: Any, asked: Sequence[Ids], load: Load) -> int:
@@ -235,8 +247,9 @@ def _copies(turn: int, load: Load) -> int:
     return 2 if turn == load.turns // 2 else 0
 
 
-def _observed(rng: np.random.Generator, load: Load) -> Ids:
-    return rng.integers(4, 100, load.turn_observed).tolist()
+def _observed(rng: np.random.Generator, asked: Sequence[Ids], load: Load) -> Ids:
+    """Return an observation: ids from a prompt, which every model has."""
+    return rng.choice(asked[0], load.turn_observed).tolist()
 
 
 def _release(engine: Engine, contexts: Sequence[Context]) -> None:

@@ -71,12 +71,17 @@ def _draw_rates(panel: Any, rates: Sequence[Row]) -> None:
             values = [row["tokens"] / seconds for seconds in row["seconds"]]
             _dots(panel, height + shift, values, colour, marker=marker, reach=0.12)
     panel.set_yticks(range(len(labels)), labels, fontsize=9)
+    panel.set_ylim(-0.6, len(labels) - 0.4)
     panel.set_xscale("log")
-    panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    panel.set_xlabel("sampled tokens a second, 64 rows")
+    low, high = panel.get_xlim()
+    ticks = [step * 10**power for power in range(7) for step in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    panel.minorticks_off()
+    panel.set_xlabel("sampled tokens a second")
     for marker, size in _MODELS.values():
         panel.plot([], [], marker, color="black", fillstyle="none", label=f"{size} parameters")
-    panel.legend(frameon=False, fontsize=8)
+    panel.legend(frameon=False, fontsize=8, loc="lower right")
 
 
 def _dots(
