@@ -9,3 +9,4 @@ register("treegrpo/CodeExec-v0", "treegrpo.envs.suite.code_exec.env:CodeExecEnv"
 register("treegrpo/PythonMath-v0", "treegrpo.envs.suite.code_exec.math_env:PythonMathEnv")
 register("treegrpo/SQL-v0", "treegrpo.envs.suite.sql.env:SQLEnv")
 register("treegrpo/Crafting-v0", "treegrpo.envs.suite.crafting.env:CraftingEnv")
+register("treegrpo/WebShop-v0", "treegrpo.envs.suite.web_shop.env:WebShopEnv")

@@ -1,0 +1,228 @@
+"""WebShop's public files as a shop and its instructions, read from local paths.
+
+    file                    holds                      read fields
+    items_shuffle*.json     list of products           asin, name, query, product_category,
+                                                       pricing, customization_options,
+                                                       small_description, full_description
+    items_ins_v2*.json      {asin: attributes}         attributes
+    items_human_ins.json    {asin: [instruction]}      instruction, instruction_attributes,
+                                                       instruction_options
+
+A file of products may also carry the rest itself, as WebShop's own cache and its mirrors do:
+Title for name, Attributes, options, and `instructions` or instruction_text with
+instruction_attributes and instruction_options. Other fields are ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from treegrpo.envs.digest import digest, stable_seed
+from treegrpo.envs.suite.web_shop.catalogue import Product, Shop, Value
+from treegrpo.envs.suite.web_shop.file_goals import FileGoal
+from treegrpo.envs.suite.web_shop.reading import Entry, JsonFile, describe
+from treegrpo.envs.suite.web_shop.schemas import (
+    AttributeRecord,
+    InstructionRecord,
+    ProductRecord,
+)
+
+UNKNOWN_PRICE = 10_000
+"""Cents: what WebShop takes where a product has no price."""
+MAX_ASIN_CHARS = 10
+_Record = TypeVar("_Record", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class FileShop:
+    """What the files held; `digest` covers the bytes of all of them.
+
+    `skipped` counts products of a repeated or broken asin and instructions without an
+    attribute or of a product that is not there: WebShop leaves these out, too.
+    """
+
+    shop: Shop
+    goals: tuple[FileGoal, ...]
+    digest: str
+    skipped: int = 0
+
+
+def load_shop(
+    products: Path, *, attributes: Path | None = None, instructions: Path | None = None
+) -> FileShop:
+    """Return the shop and the instructions of local files.
+
+    Args:
+        products: items_shuffle*.json, or one file that carries everything.
+        attributes: items_ins_v2*.json; None if the products carry their attributes.
+        instructions: items_human_ins.json; None if the products carry their instructions.
+
+    Raises:
+        DataFileError: a file is missing, empty or malformed; names file, line and field.
+    """
+    source = JsonFile(Path(products), "products")
+    sha256, records, skipped = _read_products(source)
+    digests = [sha256]
+    if attributes is not None:
+        file = JsonFile(Path(attributes), "attributes")
+        sha256, table = _read_attributes(file)
+        digests.append(sha256)
+        records = {
+            asin: record.model_copy(update={"attributes": table.get(asin, record.attributes)})
+            for asin, record in records.items()
+        }
+    told = {asin: record.told() for asin, record in records.items()}
+    if instructions is not None:
+        file = JsonFile(Path(instructions), "instructions")
+        sha256, told = _read_instructions(file)
+        digests.append(sha256)
+    goals, left_out = _goals(records, told)
+    if not goals:
+        raise source.error(
+            f"its {len(records)} products have no instruction with an attribute",
+            "Give instructions=<path of items_human_ins.json>, of the same products.",
+        )
+    shop = Shop([_product(record) for record in records.values()])
+    return FileShop(shop, goals, digest(digests), skipped + left_out)
+
+
+def _read_products(file: JsonFile) -> tuple[str, dict[str, ProductRecord], int]:
+    sha256, entries = file.entries()
+    records: dict[str, ProductRecord] = {}
+    skipped = 0
+    for entry in entries:
+        if entry.key is not None:
+            to_do = "Give it as attributes= or instructions=, and the list of products as data=."
+            raise file.error("it is an object, products are a list", to_do, entry.line)
+        record = _validate(file, entry, entry.value, ProductRecord)
+        if record.asin in records or record.asin == "nan" or len(record.asin) > MAX_ASIN_CHARS:
+            skipped += 1
+        else:
+            records[record.asin] = record
+    if not records:
+        raise file.error("it holds no product", "Give a file with at least one product.")
+    return sha256, records, skipped
+
+
+def _read_attributes(file: JsonFile) -> tuple[str, dict[str, list[str]]]:
+    sha256, entries = file.entries()
+    table: dict[str, list[str]] = {}
+    for entry in _by_asin(file, entries):
+        table[str(entry.key)] = _validate(file, entry, entry.value, AttributeRecord).attributes
+    return sha256, table
+
+
+def _read_instructions(file: JsonFile) -> tuple[str, dict[str, list[InstructionRecord]]]:
+    sha256, entries = file.entries()
+    told: dict[str, list[InstructionRecord]] = {}
+    for entry in _by_asin(file, entries):
+        if not isinstance(entry.value, list):
+            found = f"'{entry.key}' should be a list of instructions; found {describe(entry.value)}"
+            raise file.error(found, "Correct the entry or leave it out.", entry.line)
+        told[str(entry.key)] = [
+            _validate(file, entry, one, InstructionRecord)
+            for one in cast("list[object]", entry.value)
+        ]
+    return sha256, told
+
+
+def _by_asin(file: JsonFile, entries: Iterator[Entry]) -> Iterator[Entry]:
+    for entry in entries:
+        if entry.key is None:
+            found = "it is a list, this file is an object of asins"
+            raise file.error(found, "Give the list of products as data=.", entry.line)
+        yield entry
+
+
+def _validate(file: JsonFile, entry: Entry, value: object, schema: type[_Record]) -> _Record:
+    """Return the record, or raise the one message for the first field that is wrong."""
+    of = f"of '{entry.key}' " if entry.key is not None else ""
+    try:
+        return schema.model_validate(value)
+    except ValidationError as failure:
+        error = failure.errors(include_url=False)[0]
+    if not error["loc"]:
+        found = f"the entry {of}should be an object; found {describe(value)}"
+        raise file.error(found, "Correct the entry or leave it out.", entry.line)
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
+    if error["type"] == "missing":
+        found = f"field '{name[1:]}' {of}is missing; found {describe(value)}"
+    else:
+        wrong = error["msg"][:1].lower() + error["msg"][1:]
+        found = f"field '{name[1:]}' {of}is wrong: {wrong}; found {describe(error['input'])}"
+    raise file.error(found, "Correct the entry or leave it out.", entry.line)
+
+
+def _goals(
+    records: dict[str, ProductRecord], told: dict[str, list[InstructionRecord]]
+) -> tuple[tuple[FileGoal, ...], int]:
+    """Return the goals, and how many instructions were left out."""
+    goals: list[FileGoal] = []
+    left_out = 0
+    for asin, instructions in told.items():
+        record = records.get(asin)
+        for number, instruction in enumerate(instructions):
+            if record is None or not instruction.instruction_attributes:
+                left_out += 1
+            else:
+                goals.append(_goal(record, instruction, number))
+    return tuple(goals), left_out
+
+
+def _goal(record: ProductRecord, told: InstructionRecord, number: int) -> FileGoal:
+    """Return a goal; its price limit, one of the next tens above, follows from its content."""
+    text = told.instruction.strip().strip(".")
+    product = _product(record)
+    above = [ten for ten in range(1_000, 100_000, 1_000) if ten > product.price][1:4]
+    limit = above[stable_seed(record.asin, text) % len(above)] if above else None
+    if limit is not None:
+        text = f"{text}, and price lower than {limit / 100:.2f} dollars"
+    return FileGoal(
+        id=f"{record.asin}-{number}",
+        text=text,
+        product=record.asin,
+        title=record.name,
+        kind=product.kind,
+        categories=product.categories,
+        attributes=tuple(told.instruction_attributes),
+        options=tuple(_option_text(value) for value in told.wanted_options()),
+        max_price=limit,
+    )
+
+
+def _product(record: ProductRecord) -> Product:
+    product = Product(
+        id=record.asin,
+        title=" ".join(record.name.split()),
+        kind=record.query.strip().lower(),
+        price=price_in_cents(record.pricing),
+        attributes=tuple(record.attributes),
+        options={
+            name.lower(): tuple(Value(_option_text(text)) for text in dict.fromkeys(texts))
+            for name, texts in record.option_texts().items()
+        },
+        features=tuple(" ".join(line.split()) for line in record.bullet_points()),
+        description=" ".join((record.full_description or "").split()),
+        categories=tuple(part.strip() for part in record.product_category.split("\u203a")),
+    )
+    return product if product.kind else replace(product, kind=record.category.lower())
+
+
+def _option_text(text: str) -> str:
+    return " ".join(text.replace("/", " | ").lower().split())
+
+
+def price_in_cents(pricing: str | list[float] | None) -> int:
+    """Return the price of "$9.99", of [9.99], or the higher end of "$9.99$19.99"."""
+    if isinstance(pricing, str):
+        amounts = [re.sub(r"[^\d.]", "", part) for part in pricing.split("$")[1:]]
+        prices = [float(amount) for amount in amounts if re.fullmatch(r"\d*\.?\d+", amount)]
+    else:
+        prices = list(pricing or [])
+    return round(100 * max(prices[:2])) if prices else UNKNOWN_PRICE
