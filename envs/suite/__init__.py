@@ -10,3 +10,4 @@ register("treegrpo/PythonMath-v0", "treegrpo.envs.suite.code_exec.math_env:Pytho
 register("treegrpo/SQL-v0", "treegrpo.envs.suite.sql.env:SQLEnv")
 register("treegrpo/Crafting-v0", "treegrpo.envs.suite.crafting.env:CraftingEnv")
 register("treegrpo/WebShop-v0", "treegrpo.envs.suite.web_shop.env:WebShopEnv")
+register("treegrpo/Service-v0", "treegrpo.envs.suite.service.env:make_service")
