@@ -16,7 +16,7 @@ from treegrpo.bound import ModelSizes, bound
 from treegrpo.config import TrainConfig, load_config
 from treegrpo.credit import Credit
 from treegrpo.envs.errors import TreegrpoError
-from treegrpo.learner import Learner, ScoredTree, UpdateSkipped, weigh
+from treegrpo.learner import Learner, ScoredTree, UpdateSkipped, step_pairs, weigh
 from treegrpo.tree import Tree
 
 ATTENTIONS = ["auto", "segments", "dense", "flat"]
@@ -251,3 +251,39 @@ def test_no_way_trains_positions_that_turn_with_the_batch(attention: str) -> Non
     config = config_of(attention=attention, max_context_tokens=64)
     [update] = Learner(model, config, lambda _record: "").learn([question(forked())], 1e-3)
     assert update["grad_norm"] > 0
+
+
+# Pairs of siblings, and the longest path.
+
+
+def ended(*rewards_by_action: tuple[int, float]) -> Tree:
+    """A prompt and one final step for each (token, reward)."""
+    tree = Tree("q")
+    tree.add(None, observation_ids=[1])
+    for token, reward in rewards_by_action:
+        tree.add(0, action_ids=[token], action_logps=[-1.0], reward=reward, terminated=True)
+    return tree
+
+
+def test_trees_are_numbered_through_all_questions_in_pairs() -> None:
+    """Trees 1 and 2 of the update are those of the second question."""
+    first, second, third = ended((5, 1.0)), ended((5, 0.0)), ended((6, 1.0))
+    assert step_pairs([question(first), question(second, third)]) == [((2, 1), (1, 1), 1.0)]
+
+
+@pytest.mark.parametrize(("better", "worse"), [(9, 4), (4, 9)])
+def test_only_siblings_that_acted_differently_are_compared(better: int, worse: int) -> None:
+    tree = ended((better, 1.0), (worse, 0.0), (better, 0.0))
+    assert step_pairs([question(tree)]) == [((0, 1), (0, 2), 1.0)]
+
+
+@pytest.mark.parametrize("tokens", [64, 65])
+def test_a_path_may_be_as_long_as_the_models_context(tmp_path: Path, tokens: int) -> None:
+    one = learner(tmp_path)
+    one.model.config.max_position_embeddings = 64
+    trees = weigh([question(tree_of((0, tokens - 2)))], one.config)
+    if tokens == 64:
+        assert one.plan(trees).parts[0].tokens == 64
+    else:
+        with pytest.raises(TreegrpoError, match="path has 65 tokens and the model 64 positions"):
+            one.plan(trees)
