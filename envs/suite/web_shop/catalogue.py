@@ -113,16 +113,23 @@ class Shop:
         return self._cached(query)
 
     @functools.cached_property
-    def _bm25(self) -> Any:
+    def _bm25(self) -> Any | None:
+        """The index, or None if no product has a word to be found by."""
+        tokens = _tokens([_words_of(product) for product in self.products])
+        if not any(tokens):
+            return None
         index: Any = bm25s.BM25()
-        index.index(_tokens([_words_of(p) for p in self.products]), show_progress=False)
+        index.index(tokens, show_progress=False)
         return index
 
     def _search(self, query: str) -> tuple[Product, ...]:
-        words = [word for word in _tokens([query])[0] if word in self._bm25.vocab_dict]
+        index = self._bm25
+        if index is None:
+            return ()
+        words = [word for word in _tokens([query])[0] if word in index.vocab_dict]
         if not words:
             return ()
-        scores = cast("np.ndarray[Any, np.dtype[np.float32]]", self._bm25.get_scores(words))
+        scores = cast("np.ndarray[Any, np.dtype[np.float32]]", index.get_scores(words))
         order = np.lexsort((np.arange(len(scores)), -scores))[:MAX_FOUND]
         return tuple(self.products[int(i)] for i in order if scores[i] > 0)
 

@@ -1,6 +1,6 @@
 """Random choices for the generators, all from one NumPy generator, cheap enough for shops.
 
-A NumPy call per choice would make a shop cost some 25 ms; floats drawn in blocks cost 5.
+Floats are drawn in blocks: a shop needs thousands, and a NumPy call for each is slow.
 """
 
 from __future__ import annotations

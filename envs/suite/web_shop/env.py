@@ -88,12 +88,12 @@ class WebShopEnv(ToolEnv):
                 attributes=Path(attributes) if attributes is not None else None,
                 instructions=Path(instructions) if instructions is not None else None,
             )
+        self._file_tasks = _by_split(self._file, self.splits)
 
     def tasks(self, split: str) -> Sequence[Task]:
         """Return the tasks of a split: generated one by one, or the file's of these words."""
         if self._file is not None:
-            made = [_file_task(goal) for goal in self._file.goals]
-            return [task for task in made if tasks.split_of(task.question) == split]
+            return self._file_tasks[split]
         return GeneratedTasks(
             functools.partial(tasks.make_task, split=split),
             name="WebShop",
@@ -220,10 +220,11 @@ class WebShopEnv(ToolEnv):
         return self.encode_call("click", element=draws.pick(list(page.links)))
 
 
-def _file_task(goal: FileGoal) -> Task:
-    return Task(
-        id=goal.id,
-        question=goal.text,
-        answer=goal,
-        data={"shop": None, "rules": Rules(), "max_calls": FILE_CALLS},
-    )
+def _by_split(file: FileShop | None, splits: Sequence[str]) -> dict[str, list[Task]]:
+    """Return the tasks of a file, each in the split that its words decide."""
+    made: dict[str, list[Task]] = {split: [] for split in splits}
+    for goal in file.goals if file is not None else ():
+        data = {"shop": None, "rules": Rules(), "max_calls": FILE_CALLS}
+        task = Task(id=goal.id, question=goal.text, answer=goal, data=data)
+        made[tasks.split_of(goal.text)].append(task)
+    return made

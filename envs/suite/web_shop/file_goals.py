@@ -3,8 +3,8 @@
 The score follows WebShop (arXiv 2207.01206, section 3): attributes, options and the price
 limit count a point each, and the share is multiplied by how well the type of the product
 matches. Differences: (1) two texts match when the words of one are all in the other, in place
-of a fuzzy ratio above 85; (2) title words are compared, in place of the nouns that a parser
-finds; (3) a wanted option counts once, however many chosen ones match it.
+of a fuzzy ratio above 85; (2) all but the little words of titles are compared, in place of the
+nouns that a parser finds; (3) a wanted option counts once, however many chosen ones match it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from treegrpo.envs.suite.web_shop.catalogue import Product, Shop
 from treegrpo.envs.suite.web_shop.goals import Order, Pairs
 
 EXACT_OPTIONS = frozenset({"size"})
+LITTLE_WORDS = frozenset(
+    ("a", "an", "and", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")
+)
+"""What does not tell the type of a product."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def file_share(goal: FileGoal, order: Order, shop: Shop) -> float:
 
 def _type_share(goal: FileGoal, product: Product) -> float:
     """Return 1 for the same type, less for a title of other words (0, 0.1 or 0.5)."""
-    wanted = _words(goal.title)
+    wanted = _words(goal.title) - LITTLE_WORDS
     share = len(wanted & _words(product.title)) / len(wanted) if wanted else 0.2
     is_same = product.id == goal.product or (goal.kind != "" and product.kind == goal.kind)
     is_near = len(set(goal.categories) & set(product.categories)) >= 2

@@ -4,7 +4,8 @@
     items_shuffle*.json     list of products           asin, name, query, product_category,
                                                        pricing, customization_options,
                                                        small_description, full_description
-    items_ins_v2*.json      {asin: attributes}         attributes
+    items_ins_v2*.json      {asin: attributes}         attributes, instruction,
+                                                       instruction_attributes
     items_human_ins.json    {asin: [instruction]}      instruction, instruction_attributes,
                                                        instruction_options
 
@@ -69,15 +70,15 @@ def load_shop(
     source = JsonFile(Path(products), "products")
     sha256, records, skipped = _read_products(source)
     digests = [sha256]
+    told = {asin: record.told() for asin, record in records.items()}
     if attributes is not None:
         file = JsonFile(Path(attributes), "attributes")
         sha256, table = _read_attributes(file)
         digests.append(sha256)
-        records = {
-            asin: record.model_copy(update={"attributes": table.get(asin, record.attributes)})
-            for asin, record in records.items()
-        }
-    told = {asin: record.told() for asin, record in records.items()}
+        for asin in [asin for asin in table if asin in records]:
+            update = {"attributes": table[asin].attributes}
+            records[asin] = records[asin].model_copy(update=update)
+            told[asin] = told[asin] or table[asin].told()
     if instructions is not None:
         file = JsonFile(Path(instructions), "instructions")
         sha256, told = _read_instructions(file)
@@ -101,20 +102,22 @@ def _read_products(file: JsonFile) -> tuple[str, dict[str, ProductRecord], int]:
             to_do = "Give it as attributes= or instructions=, and the list of products as data=."
             raise file.error("it is an object, products are a list", to_do, entry.line)
         record = _validate(file, entry, entry.value, ProductRecord)
-        if record.asin in records or record.asin == "nan" or len(record.asin) > MAX_ASIN_CHARS:
+        asin = record.asin
+        is_broken = asin == "nan" or not asin.isalnum() or len(asin) > MAX_ASIN_CHARS
+        if asin in records or is_broken:
             skipped += 1
         else:
-            records[record.asin] = record
+            records[asin] = record
     if not records:
         raise file.error("it holds no product", "Give a file with at least one product.")
     return sha256, records, skipped
 
 
-def _read_attributes(file: JsonFile) -> tuple[str, dict[str, list[str]]]:
+def _read_attributes(file: JsonFile) -> tuple[str, dict[str, AttributeRecord]]:
     sha256, entries = file.entries()
-    table: dict[str, list[str]] = {}
+    table: dict[str, AttributeRecord] = {}
     for entry in _by_asin(file, entries):
-        table[str(entry.key)] = _validate(file, entry, entry.value, AttributeRecord).attributes
+        table[str(entry.key)] = _validate(file, entry, entry.value, AttributeRecord)
     return sha256, table
 
 
@@ -177,7 +180,7 @@ def _goals(
 
 def _goal(record: ProductRecord, told: InstructionRecord, number: int) -> FileGoal:
     """Return a goal; its price limit, one of the next tens above, follows from its content."""
-    text = told.instruction.strip().strip(".")
+    text = " ".join(told.instruction.split()).strip(".")
     product = _product(record)
     above = [ten for ten in range(1_000, 100_000, 1_000) if ten > product.price][1:4]
     limit = above[stable_seed(record.asin, text) % len(above)] if above else None
@@ -204,7 +207,7 @@ def _product(record: ProductRecord) -> Product:
         price=price_in_cents(record.pricing),
         attributes=tuple(record.attributes),
         options={
-            name.lower(): tuple(Value(_option_text(text)) for text in dict.fromkeys(texts))
+            name.lower(): tuple(map(Value, dict.fromkeys(map(_option_text, texts))))
             for name, texts in record.option_texts().items()
         },
         features=tuple(" ".join(line.split()) for line in record.bullet_points()),
@@ -222,7 +225,7 @@ def price_in_cents(pricing: str | list[float] | None) -> int:
     """Return the price of "$9.99", of [9.99], or the higher end of "$9.99$19.99"."""
     if isinstance(pricing, str):
         amounts = [re.sub(r"[^\d.]", "", part) for part in pricing.split("$")[1:]]
-        prices = [float(amount) for amount in amounts if re.fullmatch(r"\d*\.?\d+", amount)]
+        prices = [float(amount) for amount in amounts if re.fullmatch(r"\d{0,9}\.?\d{1,9}", amount)]
     else:
         prices = list(pricing or [])
     return round(100 * max(prices[:2])) if prices else UNKNOWN_PRICE

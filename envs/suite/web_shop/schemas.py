@@ -41,6 +41,15 @@ class AttributeRecord(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     attributes: _Texts = []
+    instruction: str | None = None
+    instruction_attributes: _Texts = []
+
+    def told(self) -> list[InstructionRecord]:
+        """Return the instruction that was made from attributes, if there is one."""
+        if not self.instruction:
+            return []
+        wanted = self.instruction_attributes
+        return [InstructionRecord(instruction=self.instruction, instruction_attributes=wanted)]
 
 
 class OptionRecord(BaseModel):
@@ -51,6 +60,7 @@ class OptionRecord(BaseModel):
     value: str
 
 
+_Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 _Options = dict[str, list[OptionRecord] | None]
 
 
@@ -64,7 +74,7 @@ class ProductRecord(BaseModel):
     query: _Text = ""
     category: _Text = ""
     product_category: _Text = ""
-    pricing: str | list[float] | None = None
+    pricing: str | list[_Price] | None = None
     customization_options: Annotated[_Options, _empty_as(dict)] = {}
     options: Annotated[dict[str, list[str]], _empty_as(dict)] = {}
     small_description: str | list[str] | None = Field(

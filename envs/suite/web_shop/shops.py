@@ -17,9 +17,9 @@ from treegrpo.envs.suite.web_shop.catalogue import Offer, Product, Review, Shipp
 from treegrpo.envs.suite.web_shop.draws import Draws
 
 SHOPS: Mapping[str, range] = {
-    "train": range(100),
-    "validation": range(100, 120),
-    "test": range(120, 145),
+    "train": range(64),
+    "validation": range(64, 80),
+    "test": range(80, 112),
 }
 """The numbers of the shops of each split."""
 PRODUCTS_PER_KIND = 15
@@ -71,7 +71,7 @@ CODES = listed("FERN TULIP MAPLE CLOVER ASTER BIRCH")
 WAYS = listed("slow normal fast")
 
 
-@functools.lru_cache(maxsize=160)
+@functools.lru_cache(maxsize=112)
 def build_shop(number: int) -> Shop:
     """Return shop `number`, the same in every process."""
     draws = Draws(np.random.default_rng(stable_seed("WebShop", number)))

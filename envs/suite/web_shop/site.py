@@ -53,8 +53,9 @@ class Site:
             SiteError: no such element here, or it refuses.
         """
         links = self.page().links
-        wanted = " ".join(element.split()).removeprefix("[").removesuffix("]").strip().lower()
-        name = next((name for name in links if name.lower() == wanted), None)
+        said = " ".join(element.split()).lower()
+        bare = said.removeprefix("[").removesuffix("]").strip()
+        name = next((name for name in links if name.lower() in (said, bare)), None)
         if name is None:
             known = ", ".join(f"[{name}]" for name in list(links)[:MAX_NAMED]) or "nothing"
             raise SiteError(f"there is no [{element[:40]}] here; this page has {known}")
