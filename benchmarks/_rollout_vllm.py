@@ -23,6 +23,7 @@ START_SECONDS = 300
 _SETTINGS = {
     "VLLM_SERVER_DEV_MODE": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "TORCH_COMPILE_DISABLE": "1",
     "HF_HUB_OFFLINE": "1",
@@ -76,8 +77,9 @@ def _command(folder: Path, port: int, rows: int, longest: int) -> list[str]:
     return [
         *(str(PYTHON), "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(folder)),
         *("--host", "127.0.0.1", "--port", str(port), "--tokens-only", "--dtype", "float32"),
-        *("--logprobs-mode", "processed_logprobs", "--enforce-eager", "--block-size", "16"),
+        *("--logprobs-mode", "processed_logprobs", "--enforce-eager", "--block-size", "32"),
         *("--max-num-seqs", str(rows), "--max-model-len", str(longest)),
+        "--no-enable-chunked-prefill",
         *("--hf-overrides", '{"tie_word_embeddings": false}'),
     ]
 
@@ -97,8 +99,11 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
                 return
         except httpx.TransportError:
             time.sleep(0.25)
-    tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+    ended = process.poll()
+    found = f"was not healthy within {START_SECONDS} s" if ended is None else f"ended with {ended}"
+    said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line for line in said if "Error" in line][:10]
     raise RuntimeError(
-        f"A vLLM server was started; it was not healthy within {START_SECONDS} s. Its log ends "
-        f"with: {tail}"
+        f"A vLLM server for tokens_per_s_vllm was started, but it {found}. Start it by hand as "
+        f"docs/vllm.md says. It said: {' | '.join(errors or said[-10:])}"
     )

@@ -44,7 +44,7 @@ from benchmarks._training_model import SCRATCH_10M, build
 from treegrpo.chat import ChatFormat
 from treegrpo.cli.demo import ENV_ID, FULL
 from treegrpo.cli.demo_model import build_warm_model
-from treegrpo.engine.base import Engine
+from treegrpo.engine.base import Engine, EngineRefused
 from treegrpo.envs import make
 from treegrpo.loading import load_model
 from treegrpo.tiny import build_model, build_tokenizer
@@ -138,7 +138,7 @@ def measure(plan: Plan, say: Callable[[str], object]) -> Found:
     found.forks = fork_rows(demo, plan.forks)
     for name, model in (("demo", demo), ("10m", stopless(build(SCRATCH_10M)))):
         say(f"tokens a second, model {name}")
-        found.rates += [{"model": name, **row} for row in _rates(model, plan, found.missing)]
+        found.rates += _rates(name, model, plan, found.missing)
     return found
 
 
@@ -177,20 +177,23 @@ def _prefill_rows(demo: Any, chat: ChatFormat, plan: Plan) -> list[Row]:
     return [{"env": env, **row} for env, row in zip(("latency", "search"), rows, strict=True)]
 
 
-def _rates(model: Any, plan: Plan, missing: dict[str, str]) -> list[Row]:
+def _rates(name: str, model: Any, plan: Plan, missing: dict[str, str]) -> list[Row]:
     """Return the rows of one model; without a server, `missing` says why."""
     others: dict[str, Engine] = {}
     with ExitStack() as stack:
         reason = vllm.why_not() if plan.has_servers else "its server is started in full runs only"
-        if reason is not None:
-            missing["vllm"] = reason
-        else:
+        if reason is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             load = plan.load
-            others["vllm"] = stack.enter_context(
-                vllm.vllm_engine(model, folder, load.rows, load.longest)
-            )
-        return rates(model, others, plan.load, plan.repeats)
+            try:
+                others["vllm"] = stack.enter_context(
+                    vllm.vllm_engine(model, folder, load.rows, load.longest)
+                )
+            except (RuntimeError, EngineRefused) as error:  # the others are measured without it
+                reason = str(error)
+        if reason is not None:
+            missing["vllm" if name == "demo" else f"vllm_{name}"] = reason
+        return [{"model": name, **row} for row in rates(model, others, plan.load, plan.repeats)]
 
 
 def _write(
@@ -205,7 +208,7 @@ def _write(
     write_record(
         options.json,
         question=QUESTION,
-        seeds=list(range(options.repeats)),
+        seeds=sorted({row.get("repeat", 0) for row in rows}),
         rows=rows,
         metrics=metrics,
         notes=notes,
