@@ -74,10 +74,11 @@ def plan(lake: Lake) -> Plan:
     choices: list[tuple[int, ...]] = []
     cells = np.arange(len(chance_C))
     for _ in range(lake.moves):
-        chance_AC = (chance_C[targets_AC3] * weights_AC3).sum(axis=2)
-        moves_AC = 1 + (moves_C[targets_AC3] * weights_AC3).sum(axis=2)
-        is_best_AC = np.round(chance_AC, _DIGITS) == np.round(chance_AC, _DIGITS).max(axis=0)
-        best_C = np.where(is_best_AC, np.round(moves_AC, _DIGITS), np.inf).argmin(axis=0)
+        chance_AC: Floats = (chance_C[targets_AC3] * weights_AC3).sum(axis=2)
+        moves_AC: Floats = 1 + (moves_C[targets_AC3] * weights_AC3).sum(axis=2)
+        rounded_AC = chance_AC.round(_DIGITS)
+        is_worse_AC = rounded_AC < rounded_AC.max(axis=0)
+        best_C = np.where(is_worse_AC, np.inf, moves_AC.round(_DIGITS)).argmin(axis=0)
         chance_C = np.where(stops_C, chance_C, chance_AC[best_C, cells])
         moves_C = np.where(stops_C, 0.0, moves_AC[best_C, cells])
         choices.append(tuple(best_C.tolist()))

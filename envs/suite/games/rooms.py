@@ -27,6 +27,12 @@ _MIRRORED: Mapping[Direction, Direction] = {
 }
 Walks = dict[int, tuple[int, Direction] | None]
 """Every cell that can be walked to, with the cell and the step that lead there."""
+Position = tuple[int, tuple[int, ...]]
+"""The first cell of the region that the player can walk in, and the boxes."""
+Push = tuple[int, Direction]
+"""The cell that a box is pushed from, and where to."""
+Layer = dict[Position, tuple[Push, ...]]
+"""Positions, each with pushes that solve it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,28 +129,17 @@ def pull_apart(rng: np.random.Generator, room: Room, num_pulls: int) -> Start | 
 
     Boxes are pulled from the goals, some ways at a time, so every position met can be solved.
     """
-    goals = tuple(sorted(room.goals))
-    floor = set(range(room.height * room.width)) - room.walls - room.goals
-    # Each position with the pulls that led to it, the last first: (box where it was, direction).
-    layer: dict[tuple[int, tuple[int, ...]], tuple[tuple[int, Direction], ...]] = {}
-    while floor:
-        region = set(room.walks(goals, min(floor)))
-        layer[min(region), goals] = ()
-        floor -= region
+    layer = _solved_positions(room)
     seen = set(layer)
     for _ in range(num_pulls):
-        further = {}
-        for (player, boxes), pushes in layer.items():
-            for there, others, push in _pulls(room, boxes, player):
-                position = (min(room.walks(others, there)), others)
+        further: Layer = {}
+        for (region, boxes), pushes in layer.items():
+            for position, push in _pulls(room, boxes, region):
                 if position not in seen:
                     seen.add(position)
                     further[position] = (push, *pushes)
-        if not further:
-            return None
-        keys = list(further)
-        chosen = [keys[int(i)] for i in rng.permutation(len(keys))[:_BEAM]]
-        layer = {key: further[key] for key in chosen}
+        found = list(further.items())
+        layer = dict(found[int(i)] for i in rng.permutation(len(found))[:_BEAM])
     fitting = [(key, pushes) for key, pushes in layer.items() if not room.goals & set(key[1])]
     if not fitting:
         return None
@@ -153,11 +148,21 @@ def pull_apart(rng: np.random.Generator, room: Room, num_pulls: int) -> Start | 
     return Start(boxes, player, _walked(room, boxes, player, pushes))
 
 
-def _pulls(
-    room: Room, boxes: tuple[int, ...], player: int
-) -> Iterator[tuple[int, tuple[int, ...], tuple[int, Direction]]]:
-    """Yield where each possible pull leaves player and boxes, and the push that undoes it."""
-    reach = room.walks(boxes, player)
+def _solved_positions(room: Room) -> Layer:
+    """Return the positions with every box on a goal: one for each piece of floor left."""
+    goals = tuple(sorted(room.goals))
+    floor = set(range(room.height * room.width)) - room.walls - room.goals
+    found: Layer = {}
+    while floor:
+        piece = set(room.walks(goals, min(floor)))
+        found[min(piece), goals] = ()
+        floor -= piece
+    return found
+
+
+def _pulls(room: Room, boxes: tuple[int, ...], region: int) -> Iterator[tuple[Position, Push]]:
+    """Yield the position after each possible pull, and the push that undoes it."""
+    reach = room.walks(boxes, region)
     for box in boxes:
         for direction in STEPS:
             near = room.step(box, direction)
@@ -167,11 +172,11 @@ def _pulls(
             if far in room.walls or far in boxes:
                 continue
             others = tuple(sorted(near if other == box else other for other in boxes))
-            yield far, others, (near, _MIRRORED[direction])
+            yield (min(room.walks(others, far)), others), (near, _MIRRORED[direction])
 
 
 def _walked(
-    room: Room, boxes: tuple[int, ...], player: int, pushes: Sequence[tuple[int, Direction]]
+    room: Room, boxes: tuple[int, ...], player: int, pushes: Sequence[Push]
 ) -> tuple[Direction, ...]:
     """Return the moves of a player who walks to each push and makes it."""
     moves: list[Direction] = []
@@ -199,7 +204,7 @@ def solve(room: Room, boxes: Sequence[int], player: int) -> tuple[Direction, ...
     """
     live = _live_cells(room)
     start = (tuple(sorted(boxes)), player)
-    queue: deque[tuple[tuple[int, ...], int, tuple[tuple[int, Direction], ...]]] = deque()
+    queue: deque[tuple[tuple[int, ...], int, tuple[Push, ...]]] = deque()
     queue.append((*start, ()))
     seen = {(start[0], min(room.walks(*start)))}
     while queue and len(seen) < MAX_SEARCHED:
