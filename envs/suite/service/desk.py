@@ -220,15 +220,15 @@ class ServiceDesk(ToolEnv):
         is_early = self.episode.turns < 2
         if not is_early and rng.random() < 0.1:
             return super().sample_action(rng)
-        schema = pick(rng, [schema["function"] for schema in self.tool_schemas()])
-        if schema["name"] in _ENDINGS and (is_early or rng.random() < 0.7):
+        called = pick(rng, list(self._toolbox.tools.values()))
+        if called.name in _ENDINGS and (is_early or rng.random() < 0.7):
             return self.encode_call("say", text=pick(rng, _HEARD))
         values = _known_values(self.task.data["tables"])
         arguments = {
             name: _sampled(rng, values, shape)
-            for name, shape in schema["parameters"]["properties"].items()
+            for name, shape in called.arguments.model_json_schema()["properties"].items()
         }
-        return self.encode_call(schema["name"], **arguments)
+        return self.encode_call(called.name, **arguments)
 
 
 def _requests(task: Task) -> Sequence[Request]:

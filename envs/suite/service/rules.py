@@ -65,7 +65,7 @@ def draw_course(rng: np.random.Generator, level: int) -> Course:
         has_sum=last == "sum",
         has_hand_over=last == "hand_over",
         has_change_of_mind=last != "sum" and (level == 5 or (level == 4 and chance(rng, 0.5))),
-        patience={1: 4, 2: 4, 3: 3, 4: 3, 5: 2}[level],
+        patience=2 if level == 5 else 3,
     )
 
 
