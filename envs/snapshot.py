@@ -11,11 +11,17 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from gymnasium.wrappers import (
+    OrderEnforcing,
+    PassiveEnvChecker,
+    RecordEpisodeStatistics,
+    TimeLimit,
+)
 
 from treegrpo.envs.errors import SnapshotUnsupported
 
@@ -36,7 +42,19 @@ _WRAPPER_STATE: dict[type, tuple[str, ...]] = {
         "checked_data_reuse",  # since Gymnasium 1.4, as the next
         "_previous_data",
     ),
+    RecordEpisodeStatistics: (
+        "episode_count",
+        "episode_start_time",
+        "episode_returns",
+        "episode_lengths",
+        "time_queue",
+        "return_queue",
+        "length_queue",
+    ),
 }
+
+# Of these, readings of the process's clock: what a snapshot carries is the time since then.
+_CLOCKS = ("episode_start_time",)
 
 
 @dataclass(frozen=True)
@@ -167,8 +185,8 @@ def _wrapper_state(wrapper: Any) -> dict[str, Any]:
         return {}
     for known, names in _WRAPPER_STATE.items():
         if type(wrapper) is known:
-            present = [name for name in names if hasattr(wrapper, name)]
-            return {name: copy.deepcopy(getattr(wrapper, name)) for name in present}
+            present = {name: getattr(wrapper, name) for name in names if hasattr(wrapper, name)}
+            return {name: _of_age(name, copy.deepcopy(v)) for name, v in present.items()}
     raise SnapshotUnsupported(
         [
             f"wrapper {type(wrapper).__qualname__} may hold state of its own; give it "
@@ -182,4 +200,9 @@ def _set_wrapper_state(wrapper: Any, state: dict[str, Any]) -> None:
         wrapper.set_wrapper_state(copy.deepcopy(state))
         return
     for name, value in state.items():
-        setattr(wrapper, name, copy.deepcopy(value))
+        setattr(wrapper, name, _of_age(name, copy.deepcopy(value)))
+
+
+def _of_age(name: str, value: Any) -> Any:
+    """Return a clock's reading as an age, or an age as a reading; other values as they are."""
+    return time.perf_counter() - value if name in _CLOCKS else value
