@@ -21,7 +21,8 @@ _STYLES = {
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Write the picture: thin lines are seeds, thick ones means, dots sampled success.
 
-    Lines show the chance of success, which needs no sampling and hence is no zero near zero.
+    Lines show the chance of the oracle's tokens: a little less than success, but not sampled, so
+    that it is seen near zero, too.
     Needs matplotlib: pip install 'treegrpo[plot]'.
     """
     import matplotlib as mpl

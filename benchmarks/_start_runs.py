@@ -162,8 +162,9 @@ class Log:
 
     Attributes:
         points: per evaluation the sampled tokens so far; `success`, the share of `episodes`
-            held-out tasks that were `solved`; `chance`, the probability of the right words all
-            the way, a mean over tasks without sampling; `right_word`, that of a single word.
+            held-out tasks that were `solved`; `chance`, the probability of the oracle's very
+            tokens all the way, a mean over tasks without sampling and a little less than
+            success, since a closing tag may be missing; `right_word`, that of a single call.
         off_at_tokens: when `oracle_prefix` had been switched off for the first time.
         solved: leaves of the training's trees that were solved, wherever they began.
     """
@@ -252,10 +253,10 @@ class RightWay:
 
     @torch.no_grad()
     def chances(self, model: Any) -> tuple[float, float]:
-        """Return the chances that all words of an episode are right, and that one word is.
+        """Return the chances of the oracle's calls: all those of an episode, and one of them.
 
-        The first is a mean over episodes of the product over their words; the second the
-        geometric mean over words.
+        The first is a mean over episodes of the product over their calls; the second the
+        geometric mean over calls.
         """
         logits_ETV = model(input_ids=self._ids_ET, use_cache=False).logits[:, :-1].float()
         logp_ETV = torch.log_softmax(logits_ETV, dim=-1)

@@ -21,6 +21,7 @@ from treegrpo.leaderboards.stats import (
 
 Row = Mapping[str, Any]
 HALF = 0.5
+ONE_PERCENT = 0.01
 _PER_RUN = {
     "sampled_tokens": "sampled_tokens",
     "training_steps": "steps",
@@ -77,7 +78,8 @@ def flat_metrics(rows: Sequence[Row]) -> dict[str, float]:
     """Return every summary number under one flat name: measure_arm_when_unit.
 
     `tokens_to_half_success_` is a mean over the runs that came so far, and left out where none
-    did; `seeds_at_half_` counts the runs whose sampled success at the end is at least a half.
+    did; `seeds_at_half_` counts the runs whose sampled success at the end is at least a half,
+    `seeds_above_one_percent_` those that it shows to have moved at all.
     """
     metrics = _with_ends("success_start", over_seeds(select(rows, "reset"), "success", at=0))
     metrics |= _with_ends("chance_start", over_seeds(select(rows, "reset"), "chance", at=0))
@@ -90,6 +92,7 @@ def flat_metrics(rows: Sequence[Row]) -> dict[str, float]:
         metrics[f"success_{arm}_end_least"] = min(ends)
         metrics[f"success_{arm}_end_most"] = max(ends)
         metrics[f"seeds_at_half_{arm}"] = sum(end >= HALF for end in ends)
+        metrics[f"seeds_above_one_percent_{arm}"] = sum(end > ONE_PERCENT for end in ends)
         reached = [tokens for run in runs if (tokens := tokens_to_half(run)) is not None]
         if reached:
             metrics[f"tokens_to_half_success_{arm}"] = float(np.mean(reached))

@@ -233,6 +233,8 @@ def test_metrics_are_flat_and_complete(rows: list[dict[str, Any]]) -> None:
     assert metrics["success_oracle_prefix_end_low"] == pytest.approx(low, abs=1e-4)
     assert metrics["success_reset_end"] == pytest.approx(0.001)
     assert (metrics["seeds_at_half_oracle_prefix"], metrics["seeds_at_half_reset"]) == (2, 0)
+    assert metrics["seeds_above_one_percent_oracle_prefix"] == 3
+    assert metrics["seeds_above_one_percent_reset"] == 0
     # Lines from 0.2 at 1,000 to 0.6 and 0.7 at 2,000 tokens; the third never comes so far.
     assert metrics["tokens_to_half_success_oracle_prefix"] == pytest.approx((1750 + 1600) / 2)
     assert "tokens_to_half_success_reset" not in metrics
