@@ -139,7 +139,7 @@ class DomainTask(_Schema):
             return "actions of the user"
         if criteria.env_assertions:
             return "assertions about the environment"
-        return ""
+        return "" if self.gold or self.facts else "nothing to change and nothing to tell"
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,9 @@ class DomainFile:
         at = _skip_blank(text, at + 1)
         if text[at : at + 1] == "]":
             raise self.error("the list is empty", "Give a list with at least one object.")
+        line, counted = 1, 0
         while True:
-            line = text.count("\n", 0, at) + 1
+            line, counted = line + text.count("\n", counted, at), at
             value, at = self._decode(text, at)
             if not isinstance(value, dict):
                 found = f"expected an object, found {type(value).__name__}"

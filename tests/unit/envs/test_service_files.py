@@ -164,6 +164,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"user_scenario": {"instructions": {"known_info": "x"}}}, r"reason_for_call' is missing"),
         ({"evaluation_criteria": {"actions": [{"name": 3}]}}, r"criteria\.actions\.0\.name' is"),
         ({"evaluation_criteria": None}, "no task can be played"),
+        ({"evaluation_criteria": {"actions": [{"name": "get_x"}]}}, "nothing to tell"),
+        ({"evaluation_criteria": {"actions": [{"name": "f", "requestor": "user"}]}}, "of the user"),
         ({"evaluation_criteria": {"env_assertions": [{}]}}, "assertions about the environment"),
         ({"initial_state": {"message_history": [{}]}}, "a message history"),
     ],

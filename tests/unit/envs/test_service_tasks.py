@@ -76,7 +76,7 @@ def test_hard_levels_forbid_hide_and_change(domain: str) -> None:
 
 
 @DOMAINS
-def test_forbidden_requests_change_nothing_and_would_break_a_rule(domain: str) -> None:
+def test_forbidden_requests_change_nothing_and_have_a_reason(domain: str) -> None:
     for task in TRAIN[domain]:
         for request in requests_of(task):
             if request.kind in tasks.DOMAINS[domain].forbidden:
