@@ -112,6 +112,11 @@ def split_of(content: object) -> str:
     return _SPLIT_OF_DIGIT[int(digest(["games", content])[:8], 16) % len(_SPLIT_OF_DIGIT)]
 
 
+def task_id(kind: str, content: object) -> str:
+    """Return an id that tells tasks of different content apart, and nothing of the content."""
+    return f"{kind}-{digest(content)[:16]}"
+
+
 def show(rows: Sequence[Sequence[str]]) -> str:
     """Return a board as text, its cells apart so that a tokenizer keeps them apart."""
     return "\n".join(" ".join(row) for row in rows)

@@ -21,6 +21,7 @@ from treegrpo.envs.suite.games.base import (
     GameState,
     canonical,
     show,
+    task_id,
 )
 from treegrpo.envs.suite.games.lake import GOAL, HOLE, ICE, SNOW, Lake, careless_chance, plan
 from treegrpo.envs.tasks import Task
@@ -91,7 +92,7 @@ class FrozenLakeEnv(GameEnv):
         if plan(lake).chance < LEAST_CHANCE:
             return None
         return Task(
-            id="lake-" + "/".join(rows),
+            id=task_id("lake", rows),
             question=f"On ice {round(100 * level.slip)} of 100 moves slip. "
             f"You have {level.moves} moves.\n{picture(lake, 0, 0)}",
             difficulty=difficulty,

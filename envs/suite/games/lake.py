@@ -9,6 +9,7 @@ Shapes: C cells, A directions (4), 3 outcomes of a move.
 from __future__ import annotations
 
 import functools
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +36,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Lake:
-    """The ground by rows, the chance that a move on ice goes astray, and the moves allowed."""
+    """The ground by rows, the chance that a move on ice goes astray, and the moves allowed.
+
+    A game begins in the first cell, the goal is the last one.
+    """
 
     rows: tuple[str, ...]
     slip: float
@@ -90,10 +94,10 @@ def careless_chance(lake: Lake) -> float:
 
     0 where no way leads from the upper left to the goal.
     """
-    targets_AC3, weights_AC3 = _outcomes(lake)
     distance_C = _distances(lake)
     if not np.isfinite(distance_C[0]):
         return 0.0
+    targets_AC3, weights_AC3 = _outcomes(lake)
     chance_C, _, stops_C = _at_rest(lake)
     cells = np.arange(len(chance_C))
     way_C = distance_C[targets_AC3[:, :, 0]].argmin(axis=0)
@@ -133,19 +137,18 @@ def _at_rest(lake: Lake) -> tuple[Floats, Floats, NDArray[np.bool_]]:
 
 def _distances(lake: Lake) -> Floats:
     """Return the steps from each cell to the goal around the holes; infinite where none lead."""
-    height, width = len(lake.rows), len(lake.rows[0])
-    distance_C = np.full(height * width, np.inf)
-    distance_C[-1] = 0
-    queue = deque([(height - 1, width - 1)])
+    ground = _flat(lake)
+    neighbours_C4 = _targets(len(lake.rows), len(lake.rows[0]))[:, :, 0].T.tolist()
+    distances = [math.inf] * len(ground)
+    distances[-1] = 0
+    queue = deque([len(ground) - 1])
     while queue:
-        row, column = queue.popleft()
-        for direction in _DIRECTIONS:
-            there = lake.step(row, column, direction)
-            cell = there[0] * width + there[1]
-            if lake.rows[there[0]][there[1]] != HOLE and not np.isfinite(distance_C[cell]):
-                distance_C[cell] = distance_C[row * width + column] + 1
+        cell = queue.popleft()
+        for there in neighbours_C4[cell]:
+            if distances[there] == math.inf and ground[there] != HOLE:
+                distances[there] = distances[cell] + 1
                 queue.append(there)
-    return distance_C
+    return np.array(distances)
 
 
 def _flat(lake: Lake) -> str:

@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from treegrpo.envs.suite.games.base import BadMove, Belongs, GameEnv, GameState, pick
+from treegrpo.envs.suite.games.base import BadMove, Belongs, GameEnv, GameState, pick, task_id
 from treegrpo.envs.tasks import Task
 from treegrpo.envs.tools import tool
 
@@ -77,7 +77,7 @@ class MastermindEnv(GameEnv):
                 return None
             played.append(next_guess(secret, letters, played))
         return Task(
-            id=f"mastermind-{letters}-{secret}",
+            id=task_id("code", [letters, secret]),
             question=f"The code has {places} letters, each one of {' '.join(letters)}. "
             f"You have {guesses} guesses.",
             answer=secret,
@@ -97,7 +97,7 @@ class MastermindEnv(GameEnv):
             code: its letters in order, with or without spaces.
         """
         letters, secret = str(self.task.data["letters"]), str(self.task.answer)
-        said = _SEPARATORS.sub("", code[:100]).upper()
+        said = _SEPARATORS.sub("", code).upper()
         if len(said) != len(secret) or not set(said) <= set(letters):
             raise BadMove(
                 f"a code of {len(secret)} letters was asked for, '{said[:20]}' found. "

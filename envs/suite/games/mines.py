@@ -6,6 +6,7 @@ mines are in this set". Alone or two together, rules name cells that are safe.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,9 @@ class Field:
     mines: frozenset[int]
     first: int
 
-    def around(self, cell: int) -> list[int]:
+    def around(self, cell: int) -> tuple[int, ...]:
         """Return the neighbours of a cell, its diagonal ones included."""
-        row, column = divmod(cell, self.width)
-        rows = range(max(row - 1, 0), min(row + 2, self.height))
-        columns = range(max(column - 1, 0), min(column + 2, self.width))
-        cells = [r * self.width + c for r, c in itertools.product(rows, columns)]
-        return [other for other in cells if other != cell]
+        return _neighbours(self.height, self.width)[cell]
 
     def number(self, cell: int) -> int:
         """Return how many mines lie around a cell."""
@@ -55,6 +52,20 @@ class Field:
     def is_clear(self, shown: Sequence[str]) -> bool:
         """Return whether every cell without a mine is open."""
         return sum(sign.isdigit() for sign in shown) + len(self.mines) == len(shown)
+
+
+@functools.cache
+def _neighbours(height: int, width: int) -> tuple[tuple[int, ...], ...]:
+    """Return the neighbours of every cell of a field of this size."""
+    cells = list(itertools.product(range(height), range(width)))
+    return tuple(
+        tuple(
+            r * width + c
+            for r, c in cells
+            if abs(r - row) <= 1 and abs(c - column) <= 1 and (r, c) != (row, column)
+        )
+        for row, column in cells
+    )
 
 
 def safe_cells(field: Field, shown: Sequence[str], *, is_simple: bool = False) -> list[int]:

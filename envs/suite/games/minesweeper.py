@@ -13,7 +13,15 @@ from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
 
-from treegrpo.envs.suite.games.base import BadMove, Belongs, GameEnv, GameState, canonical, show
+from treegrpo.envs.suite.games.base import (
+    BadMove,
+    Belongs,
+    GameEnv,
+    GameState,
+    canonical,
+    show,
+    task_id,
+)
 from treegrpo.envs.suite.games.mines import CLOSED, FLAG, MINE, Field, safe_cells, steps_to_clear
 from treegrpo.envs.tasks import Task
 from treegrpo.envs.tools import tool
@@ -77,7 +85,7 @@ class MinesweeperEnv(GameEnv):
             return None
         moves = steps + level.mines + SPARE_MOVES
         return Task(
-            id="mines-" + "/".join(_drawn(field)),
+            id=task_id("mines", _drawn(field)),
             question=f"{level.mines} mines, {moves} moves.\n{picture(field, field.begin())}",
             answer=tuple(sorted(field.mines)),
             difficulty=difficulty,
@@ -165,7 +173,7 @@ def picture(field: Field, shown: list[str]) -> str:
     """Return the board with the numbers of its rows and columns."""
     numbers = [str(number + 1) for number in range(max(field.height, field.width))]
     width = field.width
-    rows = [[" ", *numbers[:width]]]
+    rows = [["+", *numbers[:width]]]
     rows += [[numbers[r], *shown[r * width : (r + 1) * width]] for r in range(field.height)]
     return show(rows)
 

@@ -7,6 +7,7 @@ as one.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -197,13 +198,14 @@ def _way(walks: Walks, cell: int) -> list[Direction]:
     return steps[::-1]
 
 
-def solve(room: Room, boxes: Sequence[int], player: int) -> tuple[Direction, ...] | None:
+@functools.lru_cache(maxsize=256)
+def solve(room: Room, boxes: tuple[int, ...], player: int) -> tuple[Direction, ...] | None:
     """Return moves that solve a position with the fewest pushes, or None if none were found.
 
     The search is given up after MAX_SEARCHED positions; below that None means a dead end.
     """
     live = _live_cells(room)
-    start = (tuple(sorted(boxes)), player)
+    start = (boxes, player)
     queue: deque[tuple[tuple[int, ...], int, tuple[Push, ...]]] = deque()
     queue.append((*start, ()))
     seen = {(start[0], min(room.walks(*start)))}

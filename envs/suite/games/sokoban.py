@@ -8,7 +8,6 @@ Rooms are drawn at random and their boxes pulled away from the goals, so all can
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
-from treegrpo.envs.digest import digest
 from treegrpo.envs.suite.games.base import (
     STEPS,
     Belongs,
@@ -26,6 +24,7 @@ from treegrpo.envs.suite.games.base import (
     canonical,
     pick,
     show,
+    task_id,
 )
 from treegrpo.envs.suite.games.rooms import MAX_SEARCHED, Room, draw_room, pull_apart, solve
 from treegrpo.envs.suite.games.xsb import read_levels
@@ -105,7 +104,7 @@ class SokobanEnv(GameEnv):
         moves = 2 * len(start.plan)
         rows = room.rows(start.boxes, start.player)
         return Task(
-            id="sokoban-" + "/".join(rows),
+            id=task_id("room", rows),
             question=f"You have {moves} moves.\n{show(rows)}",
             difficulty=difficulty,
             data={
@@ -172,7 +171,6 @@ class SokobanEnv(GameEnv):
         return self.encode_call("move", direction=pick(rng, tuple(STEPS)))
 
 
-@functools.lru_cache(maxsize=64)
 def _plan_for(
     task_id: str, room: Room, boxes: tuple[int, ...], player: int
 ) -> tuple[Direction, ...]:
@@ -193,7 +191,7 @@ def _tasks_of(path: Path) -> tuple[Task, ...]:
         rows = level.room.rows(level.boxes, level.player)
         tasks.append(
             Task(
-                id=f"level-{number}-{digest(rows)[:8]}",
+                id=task_id(f"level-{number}", rows),
                 question=f"You have {FILE_MOVES} moves.\n{show(rows)}",
                 data={
                     "room": level.room,

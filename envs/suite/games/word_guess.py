@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
 
-from treegrpo.envs.suite.games.base import BadMove, Belongs, GameEnv, GameState, pick, show
+from treegrpo.envs.suite.games.base import BadMove, Belongs, GameEnv, GameState, pick, show, task_id
 from treegrpo.envs.suite.games.words import WORDS
 from treegrpo.envs.tasks import Task
 from treegrpo.envs.tools import tool
@@ -79,7 +79,7 @@ class WordGuessEnv(GameEnv):
             tried.append(next_guess(secret, tried))
         given = "\n".join(marked(secret, word) for word in openings)
         return Task(
-            id="-".join(["words", *openings, secret]),
+            id=task_id("word", [openings, secret]),
             question=f"The word has {length} letters, you have {guesses} guesses. "
             f"Tried so far:\n{given}",
             answer=secret,
@@ -98,7 +98,7 @@ class WordGuessEnv(GameEnv):
         Args:
             word: a common English word of the right length.
         """
-        secret, said = str(self.task.answer), word[:100].strip().lower()
+        secret, said = str(self.task.answer), word.strip().lower()
         if len(said) != len(secret):
             raise BadMove(f"a word of {len(secret)} letters was asked for, {len(said)} found.")
         if said not in WORDS[len(secret)]:
