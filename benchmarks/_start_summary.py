@@ -58,6 +58,19 @@ def tokens_to_half(row: Row) -> float | None:
     return None
 
 
+def reset_at_half(rows: Sequence[Row]) -> dict[str, list[float]]:
+    """Return, by seed, the chance of `reset` at the tokens where `oracle_prefix` came to a half.
+
+    Seeds in which it never did are left out.
+    """
+    found: dict[str, list[float]] = {}
+    for reset, oracle in zip(select(rows, "reset"), select(rows, "oracle_prefix"), strict=True):
+        tokens = tokens_to_half(oracle)
+        if tokens is not None:
+            found[str(reset["seed"])] = [float(np.interp(tokens, *curve(reset, "chance")))]
+    return found
+
+
 def end_values(rows: Sequence[Row], name: str, *, at: int = -1) -> dict[str, list[float]]:
     """Return, by seed, a value at the last evaluation, or at another."""
     return {str(row["seed"]): [row["points"][at][name]] for row in rows}
@@ -102,6 +115,10 @@ def flat_metrics(rows: Sequence[Row]) -> dict[str, float]:
     metrics["seeds_switched_off"] = len(off)
     if off:
         metrics["switched_off_at_tokens"] = float(np.mean(off))
+    at_half = reset_at_half(rows)
+    if at_half:
+        name = "chance_reset_when_oracle_prefix_at_half"
+        metrics |= _with_ends(name, clustered_interval(at_half, bounds=UNIT))
     metrics["seeds"] = len(select(rows, "reset"))
     return metrics | _with_ends("success_difference_end", oracle_minus_reset(rows).difference)
 

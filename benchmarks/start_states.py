@@ -26,10 +26,11 @@ from benchmarks._start_summary import (
     flat_metrics,
     oracle_minus_reset,
     over_seeds,
+    reset_at_half,
     select,
     tokens_to_half,
 )
-from treegrpo.leaderboards.stats import Interval
+from treegrpo.leaderboards.stats import UNIT, Interval, clustered_interval
 
 QUESTION = "Does a start along an oracle's way teach a task that the policy next to never solves?"
 QUICK = dataclasses.replace(
@@ -78,6 +79,9 @@ def show(rows: Sequence[Row], console: Console) -> None:
     for label, *cells in _lines(rows):
         table.add_row(label, *cells)
     console.print(table)
+    if at_half := reset_at_half(rows):
+        reset = _rate(clustered_interval(at_half, bounds=UNIT))
+        console.print(f"  reset, where oracle_prefix had come to a half: {reset}", highlight=False)
     difference = oracle_minus_reset(rows).difference
     console.print(f"  oracle_prefix - reset, success at the end: {difference}", highlight=False)
 

@@ -25,7 +25,12 @@ from benchmarks._start_corridor import (
 )
 from benchmarks._start_figure import draw
 from benchmarks._start_runs import ARMS, FULL, Log, RightWay, Setting, finished_runs, run_config
-from benchmarks._start_summary import flat_metrics, oracle_minus_reset, tokens_to_half
+from benchmarks._start_summary import (
+    flat_metrics,
+    oracle_minus_reset,
+    reset_at_half,
+    tokens_to_half,
+)
 from treegrpo.chat import ChatFormat
 from treegrpo.envs import check_env_laws
 from treegrpo.rollout.starts.oracle_prefix import OracleOptions
@@ -239,6 +244,14 @@ def test_metrics_are_flat_and_complete(rows: list[dict[str, Any]]) -> None:
     assert metrics["tokens_to_half_success_oracle_prefix"] == pytest.approx((1750 + 1600) / 2)
     assert "tokens_to_half_success_reset" not in metrics
     assert (metrics["seeds_switched_off"], metrics["switched_off_at_tokens"]) == (2, 750)
+
+
+def test_reset_is_read_where_the_other_arm_came_to_a_half(rows: list[dict[str, Any]]) -> None:
+    # After 1,750 and 1,600 tokens: lines from 0.001 at 1,000 to 0.0 and 0.002 at 2,000.
+    found = reset_at_half(rows)
+    assert found == {"0": [pytest.approx(0.00025)], "1": [pytest.approx(0.0016)]}
+    name = "chance_reset_when_oracle_prefix_at_half"
+    assert flat_metrics(rows)[name] == pytest.approx(0.000925)
 
 
 def test_the_difference_is_paired_by_seed(rows: list[dict[str, Any]]) -> None:
