@@ -1,0 +1,1 @@
+"""Environments that were written elsewhere, as tool environments that can be forked."""
