@@ -31,6 +31,7 @@ from treegrpo.envs.suite.search_qa.schemas import (
     Question,
     Schema,
     SubQuestion,
+    without_answer,
 )
 
 __all__ = ["Document", "FileQuestion", "QuestionFile", "SubQuestion", "load_questions"]
@@ -79,7 +80,12 @@ class QuestionFile:
 
 
 def load_questions(
-    path: Path, *, corpus: Path | None = None, source_format: SourceFormat = "auto"
+    path: Path,
+    *,
+    corpus: Path | None = None,
+    source_format: SourceFormat = "auto",
+    keeps_unanswerable: bool = False,
+    is_open: bool = False,
 ) -> QuestionFile:
     """Return the questions of a local file, and the passages of the corpus if one is given.
 
@@ -87,6 +93,8 @@ def load_questions(
         path: the file of questions.
         corpus: a FlashRAG corpus; "nq" needs one, all formats take one. Held in memory.
         source_format: "auto" tells the format by the fields of the first entry.
+        keeps_unanswerable: whether entries marked so are kept, without an answer, or skipped.
+        is_open: whether passages come from elsewhere, so that "nq" needs no corpus.
 
     Raises:
         DataFileError: a file is missing, empty or malformed; names file, line and field.
@@ -101,14 +109,19 @@ def load_questions(
     file = DataFile(Path(path), "questions")
     shared = None if corpus is None else DataFile(Path(corpus), "a corpus")
     form: Format | None = None if source_format == "auto" else source_format
-    form, questions, skipped = _read_questions(file, form, has_corpus=shared is not None)
+    form, questions, skipped = _read_questions(
+        file,
+        form,
+        has_corpus=is_open or shared is not None,
+        keeps_unanswerable=keeps_unanswerable,
+    )
     passages = () if shared is None else _read_corpus(shared)
     corpus_digest = None if shared is None else shared.digest()
     return QuestionFile(form, file.digest(), questions, skipped, passages, corpus_digest)
 
 
 def _read_questions(
-    file: DataFile, form: Format | None, *, has_corpus: bool
+    file: DataFile, form: Format | None, *, has_corpus: bool, keeps_unanswerable: bool
 ) -> tuple[Format, tuple[FileQuestion, ...], int]:
     """Return the format, the questions and the number of entries that were skipped."""
     questions: list[FileQuestion] = []
@@ -122,7 +135,10 @@ def _read_questions(
                     "format 'nq' has no passages of its own, and no corpus was given",
                     "Pass corpus=<path of a JSON Lines file of {id, contents}>.",
                 )
-            question = _validate(file, entry, SCHEMAS[form]).build()
+            read = _validate(file, entry, SCHEMAS[form])
+            question = read.build()
+            if question is None and keeps_unanswerable:
+                question = without_answer(read)
             if question is None:
                 skipped += 1
                 continue

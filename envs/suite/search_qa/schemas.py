@@ -48,7 +48,10 @@ class SubQuestion:
 
 @dataclass(frozen=True)
 class FileQuestion:
-    """A question of a file; `answers` begins with the gold answer, then its aliases."""
+    """A question of a file; `answers` begins with the gold answer, then its aliases.
+
+    It is empty for a question that the file marks as unanswerable.
+    """
 
     id: str
     question: str
@@ -243,6 +246,12 @@ SCHEMAS: dict[Format, type[Question]] = {
     "musique": Musique,
     "nq": NaturalQuestion,
 }
+
+
+def without_answer(question: Question) -> FileQuestion | None:
+    """Return a question that its file marks as unanswerable, with no answers."""
+    built = question.model_copy(update={"answerable": True}).build()
+    return None if built is None else replace(built, answers=())
 
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
