@@ -241,8 +241,10 @@ class Trainer:
 
     def close(self) -> None:
         """Close environments and engine; the model and the run folder stay usable."""
-        self.pool.close()
-        self.engine.close()
+        try:
+            self.pool.close()
+        finally:
+            self.engine.close()
 
     def _stop_after(self, steps: int) -> int:
         """Return the step to stop before; a run of no configured length gets its length here."""

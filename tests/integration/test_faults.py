@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ import pytest
 
 from tests.toy_game import Game, RestlessEngine, random_words, scheduler
 from treegrpo.envs.registry import make, register
-from treegrpo.rollout import Grown, Question
+from treegrpo.rollout import EnvironmentPool, Grown, Question, environments
 from treegrpo.sandboxes.process import backend as process_backend
 from treegrpo.tree import Node
 
@@ -65,10 +66,21 @@ class FaultyGame(Game):
         *rest, _ = super().step(action)
         return *rest, None
 
+    def _half_a_character(self, action: str) -> Any:
+        *rest, info = super().step(action)
+        return *rest, {**info, "messages": [{"role": "tool", "content": "\ud800"}]}
+
+    def _odd_reason(self, action: str) -> Any:
+        *rest, info = super().step(action)
+        return *rest, {**info, "end_reason": {"odd"}}
+
+    def _exits(self, action: str) -> Any:
+        sys.exit("the environment has had enough")
+
 
 ID = "tests/FaultyGame-v0"
 register(ID, "tests.integration.test_faults:FaultyGame")
-GARBAGE = ("three_values", "no_number", "no_text", "no_info")
+GARBAGE = ("three_values", "no_number", "no_text", "no_info", "half_a_character", "odd_reason")
 
 
 def grow(kinds: tuple[str, ...], **changes: Any) -> tuple[Grown, Counter[str]]:
@@ -98,9 +110,10 @@ def leaves(grown: Grown) -> list[Node]:
         (("raises",), "OSError: the cable is loose"),
         (GARBAGE, ""),
         (("hangs",), "TimeoutError: no answer within"),
-        (("raises", "hangs", *GARBAGE, "dawdles"), ""),
+        (("exits",), "SystemExit: the environment has had enough"),
+        (("raises", "hangs", "exits", *GARBAGE, "dawdles"), ""),
     ],
-    ids=["raise", "garbage", "hang", "all"],
+    ids=["raise", "garbage", "hang", "exit", "all"],
 )
 def test_faults_at_a_fifth_of_the_steps_are_counted_and_the_run_goes_on(
     kinds: tuple[str, ...], told: str
@@ -136,6 +149,124 @@ def test_the_same_faults_give_the_same_trees() -> None:
     assert trees[0] == trees[1]
 
 
+class Balky(Game):
+    """The game with resets and closes that misbehave for some tasks."""
+
+    hold: ClassVar[threading.Event] = threading.Event()
+    resets_hang: ClassVar[bool] = False
+    reset_s: ClassVar[float] = 0.0
+    closes: ClassVar[str] = ""
+    closed: ClassVar[list[int]] = []
+
+    def setup(self, task: Any, rng: Any) -> Any:
+        time.sleep(self.reset_s)
+        if self.resets_hang and task.data["number"] % 4 == 0:
+            self.hold.wait(20.0)  # in one call of C code, which no exception interrupts
+        return super().setup(task, rng)
+
+    def close(self) -> None:
+        self.closed.append(id(self))
+        if self.closes == "raise":
+            raise OSError("the door is jammed")
+        if self.closes == "slow":
+            time.sleep(0.3)
+        super().close()
+
+
+BALKY = "tests/Balky-v0"
+register(BALKY, "tests.integration.test_faults:Balky")
+
+
+@pytest.fixture
+def balky(monkeypatch: pytest.MonkeyPatch) -> type[Balky]:
+    for name, value in (("hold", threading.Event()), ("closed", list[int]())):
+        monkeypatch.setattr(Balky, name, value)
+    for name, value in (("resets_hang", False), ("reset_s", 0.0), ("closes", "")):
+        monkeypatch.setattr(Balky, name, value)
+    return Balky
+
+
+def balky_grow(script: Any, count: int, **changes: Any) -> tuple[Grown, EnvironmentPool]:
+    engine = RestlessEngine(script, 0)
+    made, pool = scheduler(engine, make(BALKY, turns=2, disable_env_checker=True), **changes)
+    grown = made.grow([Question(seed, {"split": "train"}) for seed in range(count)])
+    assert engine.live_contexts == 0
+    return grown, pool
+
+
+def test_a_reset_that_hangs_costs_its_own_question_only(balky: type[Balky]) -> None:
+    balky.resets_hang = True
+    grown, pool = balky_grow(random_words(("red",)), 12, threads=16, episode_timeout_s=0.5)
+    balky.hold.set()
+    missing = sum(not trees for trees in grown.questions)
+    assert 0 < missing < 12 and grown.timeouts == missing == grown.failures["environment"]
+    assert all(len(t.leaves()) == 3 for trees in grown.questions for t in trees)
+    deadline = time.monotonic() + 5.0
+    while pool.lent and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert pool.lent == 0
+
+
+def test_resets_do_not_wait_for_each_other(balky: type[Balky]) -> None:
+    balky.reset_s = 0.2
+    began = time.perf_counter()
+    grown, _ = balky_grow(random_words(("red",)), 12, threads=16, episode_timeout_s=1.0)
+    assert grown.timeouts == 0 and not grown.failures
+    assert time.perf_counter() - began < 12 * 0.2
+
+
+def test_closes_that_raise_or_dawdle_hold_nobody_up(balky: type[Balky]) -> None:
+    balky.closes = "slow"
+    began = time.perf_counter()
+    grown, pool = balky_grow(random_words(("red", "crash")), 8, threads=16)
+    assert grown.failures["environment"] > 8 and pool.lent == 0
+    assert time.perf_counter() - began < grown.failures["environment"] * 0.3 / 2
+    balky.closes = "raise"
+    before = len(balky.closed)
+    with pytest.raises(OSError, match="door is jammed"):
+        pool.close()
+    assert len(balky.closed) - before == len({*balky.closed[before:]}) >= 2, "all were closed"
+
+
+def test_a_fork_that_cannot_be_made_closes_its_environment(
+    balky: type[Balky], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = environments.restore, [0]
+
+    def sometimes(*args: Any, **keywords: Any) -> Any:
+        calls[0] += 1
+        if calls[0] % 3 == 0:
+            raise OSError("no more processes")
+        return real(*args, **keywords)
+
+    monkeypatch.setattr(environments, "restore", sometimes)
+    grown, pool = balky_grow(random_words(("red",)), 4)
+    assert grown.failures["environment"] == calls[0] // 3 == len(balky.closed) > 0
+    assert pool.lent == 0
+
+
+@pytest.mark.parametrize("at", [3, 9, 20])
+def test_an_interrupt_leaves_no_environment_behind(balky: type[Balky], at: int) -> None:
+    """Also of answers that are there and were not collected yet."""
+    said = [0]
+
+    def script(text: str, seed: int) -> str:
+        said[0] += 1
+        if said[0] > at:
+            time.sleep(0.05)  # by now whatever was asked has answered
+            raise KeyboardInterrupt
+        return "red"
+
+    engine = RestlessEngine(script, 0)
+    made, pool = scheduler(engine, make(BALKY, turns=3, disable_env_checker=True), threads=16)
+    with pytest.raises(KeyboardInterrupt):
+        made.grow([Question(seed, {"split": "train"}) for seed in range(6)])
+    deadline = time.monotonic() + 5.0
+    while pool.lent and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert pool.lent == 0 and engine.live_contexts == 0
+
+
 def test_a_killed_sandbox_costs_its_question_only(monkeypatch: pytest.MonkeyPatch) -> None:
     supervisors: list[int] = []
     waiter: Callable[[int], Callable[[], object]] = process_backend._waiter
@@ -152,7 +283,7 @@ def test_a_killed_sandbox_costs_its_question_only(monkeypatch: pytest.MonkeyPatc
     def script(text: str, seed: int) -> str:
         said[0] += 1
         if said[0] == 12 and supervisors:
-            killed.append(supervisors[0])
+            killed.append(supervisors[-1])
             os.kill(killed[0], signal.SIGKILL)
         return call
 

@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fakes_models import tiny_model
 from tests.toy_game import (
     SLOW_ID,
     RestlessEngine,
@@ -14,12 +15,14 @@ from tests.toy_game import (
     scheduler,
 )
 from treegrpo.engine.base import Engine
+from treegrpo.engine.native import NativeEngine
 from treegrpo.envs.registry import make
 from treegrpo.rollout import Grown, Question
 from treegrpo.rollout.expansion import get_expansion
 
 WORDS = ("red", "green", "stop", "call", "crash", "void")
 ENV = make(SLOW_ID, turns=4)
+MODEL = tiny_model(vocab_size=128)
 POLICIES = st.sampled_from(
     [
         ("random", {}, 2),
@@ -91,3 +94,31 @@ def test_completion_order_changes_nothing(
     assert max(spent, default=0) <= (10**9 if tokens is None else tokens)
     called = [sum(tree.tool_calls for tree in trees) for trees in plain.questions]
     assert max(called, default=0) <= (10**9 if calls is None else calls)
+
+
+@given(
+    policy=POLICIES,
+    seed=st.integers(0, 10**6),
+    kv_tokens=st.sampled_from([300, 340, 480]),
+    max_rows=st.sampled_from([3, 64]),
+)
+@settings(max_examples=6, deadline=None)
+def test_a_small_pool_changes_nothing(
+    policy: tuple[str, dict[str, Any], int], seed: int, kv_tokens: int, max_rows: int
+) -> None:
+    """A real model: KV that was given up is computed again, and no other is ever read."""
+    name, options, rounds = policy
+    shape: dict[str, Any] = {
+        "rounds": rounds, "trunks": 2, "forks": 3, "max_context_tokens": 300,
+        "expansion": get_expansion(name, options),
+    }  # fmt: skip
+
+    def trees(kv_tokens: int | None, max_rows: int, mean_s: float) -> tuple[Any, ...]:
+        engine = NativeEngine(
+            MODEL, max_context_tokens=300, kv_tokens=kv_tokens, max_rows=max_rows, poison=True
+        )
+        grown = grow(engine, mean_s, [seed], None, **shape)
+        assert engine.free_blocks == engine.num_blocks
+        return told(grown)
+
+    assert trees(kv_tokens, max_rows, 0.001) == trees(20_000, 256, 0.0)

@@ -250,7 +250,8 @@ class NativeEngine(Engine):
         pending: dict[Stem, Row] = {}
         for row in joining:
             lacking = [stem for stem in row.last.chain() if not stem.is_computed]
-            if lacking:
+            # What one row ends with may lie before another's last: then that row decides.
+            if lacking and (lacking[-1] not in pending or lacking[-1] is not row.last):
                 pending[lacking[-1]] = row
         before = {stem: row for stem, row in pending.items() if stem is not row.last}
         total = sum(len(stem.ids) - stem.computed for stem in pending)
@@ -397,13 +398,20 @@ class NativeEngine(Engine):
                 "model). End the episode earlier."
             )
         held = sum(len(stem.blocks) for stem in context.stem.chain())
-        needed = held + self._shortage(context.stem, params.max_tokens)
-        if needed > self._pool.num_blocks:
-            raise ContextTooLong(
-                f"Asked for {params.max_tokens} more tokens behind {context.length}: with its "
-                f"forks' part-filled blocks that takes {needed} blocks, the pool has "
-                f"{self._pool.num_blocks}. Raise kv_tokens, or lower max_context_tokens."
-            )
+        if held + self._shortage(context.stem, params.max_tokens) > self._pool.num_blocks:
+            self._lay_anew(context)
+
+    def _lay_anew(self, context: NativeContext) -> None:
+        """Let a context have blocks of its own alone: each fork on its way left one part-filled.
+
+        Its tokens are computed again, in a pool that holds the longest context at least.
+        """
+        stems = reversed(list(context.stem.chain()))
+        shared, context.stem = (
+            context.stem,
+            Stem(ids=[token for stem in stems for token in stem.ids]),
+        )
+        self._pool.drop(shared)
 
     def _require_version(self, context: NativeContext) -> None:
         if context.version not in (None, self.version):

@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 
 from treegrpo.envs.digest import stable_seed
-from treegrpo.rollout.boundary import Fault, Opening, branch_off, pose
+from treegrpo.rollout.boundary import Fault, Opening, branch_off, pose, render
 from treegrpo.rollout.budget import Budget
 from treegrpo.rollout.grown import Grown
 from treegrpo.rollout.growth import Branch, Place, Question, QuestionGrowth, TreeGrowth
@@ -94,7 +94,10 @@ class Births:
             self._count(got)
             return
         engine, start = self._of.engine, self._of.start
-        ids = self._opening_ids(got)
+        ids = render(partial(self._opening_ids, got))
+        if isinstance(ids, Fault):
+            self._count(ids)
+            return
         context = engine.start(ids)
         for number, own in enumerate(engine.fork(context, self._of.settings.trunks)):
             tree = Tree(
@@ -108,11 +111,11 @@ class Births:
             )
             tree.add(None, observation_ids=ids, state_hash=got.snapshot.hash)
             root = Place((), 0, snapshot=got.snapshot, context=own)
-            one = TreeGrowth(tree, growth, {0: root})
-            growth.trees.append(one)
+            growth.trees.append(TreeGrowth(tree, growth, {0: root}))
+        engine.release(context)
+        for one in growth.trees:
             self.fork(one, 0, tick=1)
             self._planted(one)
-        engine.release(context)
 
     def fork(self, growth: TreeGrowth, node: int, tick: int) -> None:
         """Add a branch at a node, whose first step has this tick."""

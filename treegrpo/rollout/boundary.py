@@ -77,7 +77,7 @@ def pose(
     """Return the question that a reset poses, or how the environment failed.
 
     Args:
-        pool: whose template is reset.
+        pool: lends the environment that is reset.
         seed: of the reset.
         options: of the reset.
         begin: moves the environment from its reset to where the trees begin, if not there.
@@ -86,25 +86,51 @@ def pose(
         TreegrpoError: wrong options, a state that cannot be captured, or a start state that
             the environment cannot give: the user's to mend.
     """
-    with pool.lock:
+    try:
+        env = pool.spare()
         try:
-            _, info = pool.template.reset(seed=seed, options=options)
-            task = pool.core.task
-            turns = begin(pool.template) if begin is not None else []
-            return Opening(
-                task_id=str(info["task_id"]),
-                difficulty=int(info["difficulty"]),
-                question=task.question,
-                messages=_checked(info["messages"]),
-                snapshot=snapshot(pool.template),
-                turns=turns,
-            )
-        except SandboxFailed as error:
-            return Fault(str(error)[:MAX_FAULT_CHARS], "sandbox")
-        except TreegrpoError:
+            opening = _open(env, seed, options, begin)
+        except BaseException:
+            pool.discard(env)
             raise
-        except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
-            return Fault(_told(error))
+        pool.give(env)
+        return opening
+    except SandboxFailed as error:
+        return Fault(str(error)[:MAX_FAULT_CHARS], "sandbox")
+    except TreegrpoError:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a failing rollout is data
+        return Fault(_told(error))
+
+
+def _open(
+    env: gymnasium.Env[str, str],
+    seed: int,
+    options: dict[str, Any],
+    begin: Callable[[gymnasium.Env[str, str]], list[Turn]] | None,
+) -> Opening:
+    _, info = env.reset(seed=seed, options=options)
+    messages = _checked(info["messages"])
+    if not messages:
+        raise ValueError("reset gave no message to begin with")
+    task = core_of(env).task
+    turns = begin(env) if begin is not None else []
+    return Opening(
+        task_id=str(info["task_id"]),
+        difficulty=int(info["difficulty"]),
+        question=task.question,
+        messages=messages,
+        snapshot=snapshot(env),
+        turns=turns,
+    )
+
+
+def render(ids: Callable[[], list[int]]) -> list[int] | Fault:
+    """Return the ids that messages become, or why the chat template refuses them."""
+    try:
+        return ids()
+    except Exception as error:  # noqa: BLE001 - the boundary: messages are the environment's
+        return Fault(_told(error))
 
 
 def branch_off(
@@ -115,7 +141,7 @@ def branch_off(
         return pool.take(at, seed=seed)
     except SandboxFailed as error:
         return Fault(str(error)[:MAX_FAULT_CHARS], "sandbox")
-    except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a failing rollout is data
         return Fault(_told(error))
 
 
@@ -137,14 +163,19 @@ def answer(
         failure, fault = "grader", str(error)[:MAX_FAULT_CHARS]
     except SandboxFailed as error:
         failure, fault = "sandbox", str(error)[:MAX_FAULT_CHARS]
-    except Exception as error:  # noqa: BLE001 - the boundary: a failing rollout is data
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a failing rollout is data
         failure, fault = "environment", _told(error)
+    return failed(failure, fault, tool_calls=_tool_calls(env, before) - before)
+
+
+def failed(who: Failure, message: str, *, tool_calls: int = 0) -> Answer:
+    """Return the answer that stands for a failure: the episode is cut, and counts for nobody."""
     return Answer(
-        observation=fault,
+        observation=message,
         truncated=True,
-        end_reason=f"{failure}_failed",
-        failure=failure,
-        tool_calls=_tool_calls(env, before) - before,
+        end_reason=f"{who}_failed",
+        failure=who,
+        tool_calls=tool_calls,
     )
 
 
@@ -159,6 +190,8 @@ def _step(
     if not math.isfinite(reward):
         raise GraderFailed(f"The reward is {reward}, which is not finite.")
     reason = info["end_reason"]
+    if not (reason is None or isinstance(reason, str)):
+        raise TypeError(f"end_reason must be a text or None, found {reason!r}")
     if truncated and reason is None:
         reason = "step_limit"  # a wrapper's, such as TimeLimit: the environment knows nothing
     elif reason == "tool_call_limit" and core.episode.max_tool_calls < core.max_tool_calls:
@@ -182,6 +215,7 @@ def _checked(messages: Sequence[Message]) -> list[Message]:
     for message in cast("Sequence[Any]", messages):
         if not (isinstance(message["role"], str) and isinstance(message["content"], str)):
             raise TypeError(f"a message must hold role and content as text, found {message!r}")
+        message["content"].encode()  # half a surrogate pair is no text that can be tokenized
     return list(messages)
 
 
@@ -193,5 +227,5 @@ def _tool_calls(env: gymnasium.Env[str, str], before: int) -> int:
         return before
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:MAX_FAULT_CHARS]

@@ -24,7 +24,7 @@ from treegrpo.chat import ChatFormat
 from treegrpo.engine.base import Context, Engine, Sampled, SamplingParams
 from treegrpo.envs.digest import stable_seed
 from treegrpo.rollout.births import Births
-from treegrpo.rollout.boundary import Answer, answer
+from treegrpo.rollout.boundary import Answer, Fault, answer, failed, render
 from treegrpo.rollout.budget import shares
 from treegrpo.rollout.environments import EnvironmentPool
 from treegrpo.rollout.expansion.base import Expansion, forks_at_node, forks_at_rest
@@ -39,6 +39,8 @@ from treegrpo.rollout.workers import Late, Workers
 _LINGER_S = 0.02
 """How long a batch that nobody can join later waits for an environment's next answer."""
 _STATUS_EVERY_S = 0.2
+_CLOSE_S = 10.0
+"""How long an environment that failed may take to close, before it is left to itself."""
 
 
 class Scheduler:
@@ -295,18 +297,10 @@ class _Growing:
         result: tuple[Answer, float] | Late,
     ) -> None:
         """Add the step to the tree, and let the branch go on, fork or end."""
-        growth, chat = branch.growth, self._of.chat
-        if isinstance(result, Late):
-            self.grown.timeouts += 1
-            got, seconds = _given_up(result), result.seconds
-        else:
-            branch.env, (got, seconds) = env, result
-        branch.seconds += seconds
+        growth = branch.growth
+        got, ids = self._received(branch, env, output, result)
         self.grown.tool_calls += got.tool_calls
         growth.question.budget.settle_calls(branch.key, got.tool_calls)
-        ids: list[int] = []
-        if not got.ended:
-            ids = [*chat.close_ids(output.ids), *chat.observation_ids(got.messages)]
         node = growth.tree.add(
             branch.node,
             action_ids=output.ids,
@@ -335,6 +329,28 @@ class _Growing:
         self._ready.append(branch)
         if not self._of.expansion.needs_entropy:
             self._expand(growth, node.id, tick=branch.tick)
+
+    def _received(
+        self,
+        branch: Branch,
+        env: gymnasium.Env[str, str],
+        output: Sampled,
+        result: tuple[Answer, float] | Late,
+    ) -> tuple[Answer, list[int]]:
+        """Return the environment's answer, and the ids that it puts behind the action."""
+        if isinstance(result, Late):
+            self.grown.timeouts += 1
+            branch.seconds += result.seconds
+            return failed("environment", result.message), []
+        branch.env, (got, seconds) = env, result
+        branch.seconds += seconds
+        if got.ended:
+            return got, []
+        chat = self._of.chat
+        observed = render(lambda: chat.observation_ids(got.messages))
+        if isinstance(observed, Fault):
+            return failed("environment", observed.message, tool_calls=got.tool_calls), []
+        return got, [*chat.close_ids(output.ids), *observed]
 
     # ------------------------------------------------------------------------- forks and the end
 
@@ -365,8 +381,11 @@ class _Growing:
         self._engine.release(branch.context)
         if branch.has_sampled and last.failure is not None:
             self.grown.count_failure(last.failure, last.observation_text)
-        if branch.env is not None:
-            (pool.give if last.failure is None else pool.discard)(branch.env)
+        if branch.env is not None and last.failure is None:
+            pool.give(branch.env)
+        elif branch.env is not None:  # what it does on closing is nobody's loss but its own
+            closing = partial(pool.discard, branch.env)
+            self._workers.submit(closing, _nothing, _nothing, kind="close", timeout_s=_CLOSE_S)
         growth.end(branch, is_refused=is_refused)
         self._num_live, self._num_ended = self._num_live - 1, self._num_ended + 1
         if not growth.live:
@@ -435,10 +454,5 @@ def _timed(run: Callable[[], Answer]) -> tuple[Answer, float]:
     return run(), time.perf_counter() - began
 
 
-def _given_up(late: Late) -> Answer:
-    return Answer(
-        observation=late.message,
-        truncated=True,
-        end_reason="environment_failed",
-        failure="environment",
-    )
+def _nothing(result: object) -> None:
+    """Take the result of a call that nobody waits for."""

@@ -47,7 +47,6 @@ class _Call:
     thread: threading.Thread | None = None
     """The thread that runs it; None before and after."""
     began: float = 0.0
-    has_begun: bool = False
     is_abandoned: bool = False
     runner: threading.Thread | None = None
     """The thread that it was taken from when it was abandoned."""
@@ -138,12 +137,13 @@ class Workers:
     def close(self, grace_s: float = 0.0) -> int:
         """Give up what is open, end the threads, and return how many still hang after a grace."""
         with self._lock:
-            waiting = [call for call in self._open if not call.has_begun]
+            # Those that no thread has in hand: not begun, or done and not collected.
+            waiting = [call for call in self._open if call.thread is None]
             for call in self._open:
                 call.is_abandoned = True
                 _interrupt(call)
         for call in waiting:
-            call.drop(None)
+            call.drop(call.result)
         self._open.clear()
         for _ in self._threads:
             self._queue.put(None)
@@ -198,9 +198,10 @@ class Workers:
     def _begin(self, call: _Call) -> bool:
         """Take up a call; False where it was given up before."""
         with self._lock:
-            call.has_begun = not call.is_abandoned
+            if call.is_abandoned:
+                return False
             call.thread, call.began = threading.current_thread(), time.perf_counter()
-            return call.has_begun
+            return True
 
     def _run(self, call: _Call) -> bool:
         """Run a call and hand its result over; False where nobody waits for it."""

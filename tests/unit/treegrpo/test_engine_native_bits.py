@@ -198,3 +198,40 @@ def test_rows_wait_until_blocks_are_free_for_their_worst_case() -> None:
     again = engine.start(words(2, 35))
     engine.release(first)
     assert engine.sample([again], params, [3])[0] == expected
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_a_fork_needs_is_computed_before_it_whatever_was_submitted_first(
+    is_first: bool,
+) -> None:
+    """The prompt is the last stretch of one row and an inner one of the other."""
+    params = SamplingParams(max_tokens=3, temperature=0)
+
+    def run(engine: HFEngine | NativeEngine) -> list[Sampled]:
+        root = engine.start(words(0, 20))
+        [fork] = engine.fork(root, 1)
+        engine.prefill(fork, [5, 6, 7])
+        rows = [fork, root] if is_first else [root, fork]
+        return engine.sample(rows, params, [0, 0])
+
+    model = tiny_model()
+    assert_same(run(NativeEngine(model, poison=True)), run(HFEngine(model)))
+
+
+def test_a_chain_of_forks_fits_wherever_its_tokens_do() -> None:
+    """Each fork leaves a part-filled block; a pool for one context holds it all the same."""
+    model, params = tiny_model(), SamplingParams(max_tokens=5)
+    tight = NativeEngine(model, kv_tokens=128, max_context_tokens=128, poison=True)
+    roomy = NativeEngine(model, max_context_tokens=128)
+    outs: list[list[Sampled]] = []
+    for engine in (tight, roomy):
+        contexts, sampled = [engine.start(words(0, 9))], list[Sampled]()
+        for turn in range(9):
+            contexts += engine.fork(contexts[-1], 1)
+            sampled += engine.sample([contexts[-1]], params, [turn])
+            engine.prefill(contexts[-1], words(turn, 7))
+        outs.append(sampled)
+        for context in contexts:
+            engine.release(context)
+        assert engine.free_blocks == engine.num_blocks
+    assert outs[0] == outs[1]
