@@ -18,7 +18,7 @@ class Hit(NamedTuple):
     """One result of a search: plain texts, so that it can stand in an episode's state.
 
     `text` is a passage or a short look at the page; `address` is what the retriever needs to
-    give the whole text, such as a URL.
+    give the whole text, such as a URL; empty where `text` is the whole.
     """
 
     title: str

@@ -25,7 +25,7 @@ _APPLICATION = 0x74677263  # "tgrc", by which the file is known as a cassette
 _BUSY_S = 30.0
 MAX_REPLY_CHARS = 4_000_000
 _TABLE = (
-    "CREATE TABLE IF NOT EXISTS replies "
+    "CREATE TABLE replies "
     "(key TEXT PRIMARY KEY, request TEXT NOT NULL, reply TEXT NOT NULL) WITHOUT ROWID"
 )
 
@@ -89,7 +89,6 @@ class Cassette:
         with self._guarded() as connection:
             row = (_key(request), spelled, reply)
             connection.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", row)
-            connection.commit()
         kept = self.find(request)
         assert kept is not None, "the row was just written and is never deleted"
         return kept
@@ -101,26 +100,27 @@ class Cassette:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make the table of a new file, or check that an old one is a cassette."""
-        found: Any = connection.execute("PRAGMA application_id").fetchone()[0]
-        tables: Any = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-        if tables and found != _APPLICATION:
+        connection.execute("BEGIN")  # one look at it all: somebody may be making it
+        if not _tables(connection) and self.writes:
+            connection.execute("COMMIT")
+            connection.execute("BEGIN IMMEDIATE")
+            if not _tables(connection):
+                connection.execute(_TABLE)
+                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                connection.execute(f"PRAGMA user_version = {_FORMAT}")
+        if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
             raise sqlite3.DatabaseError("a database of something else")
         version: Any = connection.execute("PRAGMA user_version").fetchone()[0]
-        if tables and version != _FORMAT:
+        if version != _FORMAT:
             raise sqlite3.DatabaseError(f"a cassette of format {version}; this is {_FORMAT}")
-        if self.writes and not tables:
-            connection.execute("BEGIN IMMEDIATE")  # two may come at once: the second finds it made
-            connection.execute(_TABLE)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-            connection.execute(f"PRAGMA user_version = {_FORMAT}")
-            connection.commit()
         connection.execute("SELECT key, request, reply FROM replies LIMIT 1").fetchone()
+        connection.execute("COMMIT")
 
     @contextmanager
     def _connection(self) -> Generator[sqlite3.Connection]:
         mode = "rwc" if self.writes else "ro"
         place = f"{self.path.absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(place, uri=True, timeout=_BUSY_S)
+        connection = sqlite3.connect(place, uri=True, timeout=_BUSY_S, isolation_level=None)
         try:
             yield connection
         finally:
@@ -143,3 +143,7 @@ class Cassette:
 
 def _key(request: Request) -> str:
     return digest(dict(request))
+
+
+def _tables(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0])

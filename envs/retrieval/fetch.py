@@ -115,7 +115,7 @@ class Fetcher:
                 return answer
             if method != "GET":
                 raise PageFailed("the site sends a request with a body elsewhere")
-            there = _parsed(str(url.join(_parsed(answer.headers["location"]))))
+            there = _parsed(answer.headers["location"], url)
             if _origin(there) != _origin(url):
                 headers = {}  # keys are for the site that was asked
             url = there
@@ -248,9 +248,9 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _parsed(url: str) -> httpx.URL:
+def _parsed(url: str, base: httpx.URL | None = None) -> httpx.URL:
     try:
-        return httpx.URL(url)
+        return httpx.URL(url) if base is None else base.join(url)
     except (httpx.InvalidURL, ValueError, TypeError) as error:
         raise PageFailed("its address cannot be read") from error
 

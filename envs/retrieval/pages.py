@@ -52,7 +52,7 @@ def page_text(answer: Answer, extract: Extract) -> str:
     is_plain = media.startswith("text/") or media in _ALSO_TEXT
     if media not in _HTML and not is_plain:
         raise PageFailed(f"it is no text but {media[:60]}")
-    text = decode(answer.body, header)
+    text = decode(answer.body, header, is_cut=answer.is_cut)
     if media in _HTML:
         try:
             text = extract(text) or ""
@@ -65,7 +65,7 @@ def page_text(answer: Answer, extract: Extract) -> str:
     return text[:MAX_PAGE_CHARS]
 
 
-def decode(body: bytes, content_type: str = "") -> str:
+def decode(body: bytes, content_type: str = "", *, is_cut: bool = False) -> str:
     """Return the text of a body whose charset may be declared wrongly, or not at all.
 
     A byte order mark is believed; then UTF-8 where it fits, since nothing else fits by chance;
@@ -77,12 +77,12 @@ def decode(body: bytes, content_type: str = "") -> str:
     declared = re.search(r"charset\s*=\s*[\"']?([\w.:-]{1,40})", content_type, re.IGNORECASE)
     said = _META.search(body[:2_048])
     names = ["utf-8", declared[1] if declared else "", said[1].decode("ascii") if said else ""]
-    # A cut may have gone through the last character: that is no reason to doubt the rest.
     for name in names:
         try:
             decoder = codecs.getincrementaldecoder(name)("strict") if name else None
             if decoder is not None:
-                return decoder.decode(body)
+                # A cut may go through the last character: no reason to doubt the rest.
+                return decoder.decode(body, final=not is_cut)
         except (LookupError, UnicodeError, TypeError):
             continue
     return body.decode("cp1252", "replace")

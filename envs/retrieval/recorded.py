@@ -48,7 +48,9 @@ class Recorded:
         return [Hit(*hit) for hit in cast("list[list[str]]", hits)]
 
     def open(self, hit: Hit) -> str:
-        """Return the text of a page, recorded or new."""
+        """Return the text of a page, recorded or new; a hit without address is all there is."""
+        if not hit.address:
+            return hit.text
         request: Request = {"source": self.source, "page": hit.address}
         reply = self._reply(request, lambda live: _page(live, hit))
         if isinstance(reply.get("failed"), str):

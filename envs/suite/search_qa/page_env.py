@@ -19,7 +19,7 @@ import numpy as np
 
 from treegrpo.envs.core import Message, Task, ToolEnv
 from treegrpo.envs.errors import UnknownOption, suggest
-from treegrpo.envs.retrieval import Hit, Retriever, open_retriever
+from treegrpo.envs.retrieval import Hit, PageFailed, Retriever, open_retriever
 from treegrpo.envs.suite.search_qa import page_oracle, reading
 from treegrpo.envs.suite.search_qa.files import QuestionFile, SourceFormat, load_questions
 from treegrpo.envs.suite.search_qa.page_tasks import file_tasks, make_task, world_of
@@ -113,7 +113,8 @@ class SearchPagesEnv(ToolEnv):
         _check_choice("retriever", retriever, RETRIEVERS)
         _check_count("top_k", top_k, 1, 20)
         _check_count("page_chars", page_chars, 100, 3_500)
-        of_live = {"cassette": cassette, "url": url, "hosts": hosts or None}
+        of_live = {"cassette": cassette, "url": url, "hosts": tuple(hosts), "provider": provider}
+        of_live |= {"cassette_mode": cassette_mode, "allow_loopback": allow_loopback}
         _check_sources(data, corpus, source_format, retriever, of_live)
         super().__init__(**settings)
         self.reward: RewardName = reward
@@ -239,7 +240,10 @@ class SearchPagesEnv(ToolEnv):
         return self._file_shelf(self.task.data["position"])
 
     def _text(self, number: int) -> str:
-        return self.retriever().open(Hit(*self._now.found[number - 1]))
+        try:
+            return self.retriever().open(Hit(*self._now.found[number - 1]))
+        except PageFailed as failure:
+            raise ReadingError(f"page {number} cannot be opened: {failure}") from failure
 
     def _build_file_shelf(self, position: int) -> Shelf:
         assert self._file is not None, "only tasks of a file have a position"
@@ -301,7 +305,7 @@ def _check_sources(
                 f"belong to. Give data=<path of a question file> too, or leave {name} out."
             )
     for name, value in of_live.items():
-        if retriever == "local" and value is not None:
+        if retriever == "local" and value not in (None, (), False, "auto", "searxng"):
             raise UnknownOption(
                 f"{name}={value!r} of SearchQA asked for; it is of no use to retriever='local'. "
                 f"Choose retriever='http' or 'web', or leave {name} out."

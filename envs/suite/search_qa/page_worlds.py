@@ -23,6 +23,8 @@ from treegrpo.envs.suite.search_qa.worlds import RELATIONS, Fact, Kind, names
 SPLITS = ("train", "validation", "test")
 NUM_WORLDS: Mapping[str, int] = {"train": 400, "validation": 100, "test": 100}
 _PER_WORLD: Mapping[Kind, int] = {"person": 12, "city": 9, "company": 6}
+_LISTS = (*map(names, _PER_WORLD), list(RELATIONS))
+_PLACES: Mapping[str, int] = {word: place for one in _LISTS for place, word in enumerate(one)}
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,8 @@ def build_pages(level: int, split: str, number: int) -> PageWorld:
 
 def fact_split(fact: Fact) -> str:
     """Return the split in whose worlds this fact may stand."""
-    subject_kind, object_kind = RELATIONS[fact.relation]
-    places = (
-        names(subject_kind).index(fact.subject),
-        list(RELATIONS).index(fact.relation),
-        names(object_kind).index(fact.object),
-    )
-    return SPLITS[sum(places) % len(SPLITS)]
+    places = _PLACES[fact.subject] + _PLACES[fact.relation] + _PLACES[fact.object]
+    return SPLITS[places % len(SPLITS)]
 
 
 def _members(rng: np.random.Generator) -> dict[str, Kind]:

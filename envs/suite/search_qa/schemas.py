@@ -249,9 +249,14 @@ SCHEMAS: dict[Format, type[Question]] = {
 
 
 def without_answer(question: Question) -> FileQuestion | None:
-    """Return a question that its file marks as unanswerable, with no answers."""
+    """Return a question that its file marks as unanswerable, with no answers.
+
+    MuSiQue gives it the id of its answerable twin; here each has its own.
+    """
     built = question.model_copy(update={"answerable": True}).build()
-    return None if built is None else replace(built, answers=())
+    if built is None:
+        return None
+    return replace(built, id=f"{built.id} (unanswerable)", answers=())
 
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:

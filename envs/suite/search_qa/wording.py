@@ -26,19 +26,19 @@ class Wording:
 
 
 OTHER_WORDS: Mapping[str, Wording] = {
-    "home": Wording("{s} lives in {o}.", "lives in", "the city where {x} lives"),
-    "birthplace": Wording("{s} was born in {o}.", "was born in", "the city where {x} was born"),
-    "employer": Wording("{s} works for {o}.", "works for", "the company that {x} works for"),
+    "home": Wording("{s} lives in {o}.", "lives in", "the city lived in by {x}"),
+    "birthplace": Wording("{s} was born in {o}.", "was born in", "the native city of {x}"),
+    "employer": Wording("{s} works for {o}.", "works for", "the company that employs {x}"),
     "client": Wording("{o} buys from {s}.", "buys from", "the company that buys from {x}"),
-    "friend": Wording("{s} likes {o} best.", "likes", "the person whom {x} likes best"),
+    "friend": Wording("{s} likes {o} best.", "likes", "the person liked best by {x}"),
     "mentor": Wording("{o} teaches {s}.", "teaches", "the person who teaches {x}"),
     "seat": Wording(
         "{s} has its head office in {o}.",
         "head office",
-        "the city where {x} has its head office",
+        "the city with the head office of {x}",
     ),
     "depot": Wording(
-        "{s} keeps its goods in {o}.", "its goods", "the city where {x} has its goods"
+        "{s} keeps its goods in {o}.", "its goods", "the city that stores the goods of {x}"
     ),
     "chief": Wording("{o} leads {s}.", "leads", "the person who leads {x}"),
     "founder": Wording("{o} started {s}.", "started", "the person who started {x}"),
