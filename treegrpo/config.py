@@ -226,6 +226,19 @@ def _disagreements(config: TrainConfig) -> Iterable[str]:
             f"max_action_tokens: {c.max_action_tokens} does not fit into "
             f"max_context_tokens={c.max_context_tokens}; allowed: less"
         )
+    budgets = {
+        "max_sampled_tokens_per_question": c.max_sampled_tokens_per_question,
+        "max_sampled_tokens": c.max_sampled_tokens,
+        "rollout_options.max_sampled_tokens_per_step": (
+            c.rollout_options.max_sampled_tokens_per_step
+        ),
+    }
+    for name, limit in budgets.items():
+        if limit is not None and limit < c.max_action_tokens:
+            yield (
+                f"{name}: {limit} does not let one action of max_action_tokens="
+                f"{c.max_action_tokens} begin; allowed: at least as many"
+            )
     if c.warmup_steps >= c.steps:
         yield f"warmup_steps: {c.warmup_steps} never ends; allowed: less than steps={c.steps}"
     if c.micro_batch_tokens < c.max_context_tokens:

@@ -66,14 +66,20 @@ class Bar:
         if now - self._ticked >= _TICK_EVERY_S:
             self._ticked = now
             self._on_tick()
-        if not self.console.is_terminal and now - self._printed >= _PLAIN_EVERY_S:
-            self._printed = now
-            words = [f"{self._title:<{_TITLE_WIDTH}} {done}/{total}", self.note, left]
-            say(self.console, "  " + "  ".join(word for word in words if word))
+        words = [f"{self._title:<{_TITLE_WIDTH}} {done}/{total}", self.note, left]
+        self._print_plainly("  ".join(word for word in words if word))
 
     def move(self, note: str) -> None:
-        """Show a note now, on a terminal only; nothing has advanced."""
+        """Show a note now, though nothing has advanced."""
         self._live.update(self._task, note=note)
+        self._print_plainly(f"{self._title:<{_TITLE_WIDTH}} {note}")
+
+    def _print_plainly(self, words: str) -> None:
+        """Where there is no terminal, print a line once every ten seconds."""
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self._printed >= _PLAIN_EVERY_S:
+            self._printed = now
+            say(self.console, f"  {words}")
 
     def set_note(self, text: str) -> None:
         """Set what stands beside the bar from its next move on."""

@@ -87,6 +87,7 @@ def _train(config: TrainConfig, *, resume: bool, console: Console) -> None:
         Bar(console, "training") as bar,
     ):
         notes = TrainingNotes(bar, earlier)
+        bar.advance(trainer.position.next_step, config.steps)
 
         def show(report: StepReport) -> None:
             say(console, step_line(report))

@@ -21,12 +21,18 @@ def pool_tokens(shape: KVShape, longest: int, asked: int | None, max_rows: int) 
     free = free_bytes(shape.device)
     tokens = min(int(MEMORY_SHARE * free) // a_token, max_rows * longest)
     tokens = tokens if asked is None else asked
-    if tokens < longest or tokens * a_token > free:
+    needed = f"{longest * a_token / 2**20:.0f} MiB in {shape.dtype}"
+    if tokens < longest:
+        found = "" if asked is None else f"kv_tokens={tokens}, and "
         raise EngineRefused(
-            f"A pool was asked for whose longest context has {longest} tokens: its KV takes "
-            f"{longest * a_token / 2**20:.0f} MiB in {shape.dtype}. Found kv_tokens={tokens}, "
-            f"which takes {tokens * a_token / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB free "
-            "memory. Lower max_context_tokens, set kv_tokens between the two, or load the model "
-            "with dtype=bfloat16."
+            f"A pool for contexts of up to {longest} tokens was asked for, which takes {needed}; "
+            f"found {found}{free / 2**20:.0f} MiB free memory. Set engine_options.kv_tokens to at "
+            f"least {longest}, lower max_context_tokens, or free some memory."
+        )
+    if tokens * a_token > free:
+        raise EngineRefused(
+            f"A pool of kv_tokens={tokens} was asked for, which takes "
+            f"{tokens * a_token / 2**20:.0f} MiB; found {free / 2**20:.0f} MiB free memory. Lower "
+            "engine_options.kv_tokens, or load the model with dtype=bfloat16, which takes half."
         )
     return tokens

@@ -151,6 +151,12 @@ def test_a_terminal_shows_how_trees_grow_between_the_steps(clock: Clock) -> None
         TrainingNotes(bar).status(status)
         bar._live.refresh()
     assert "fill 79%" in text.getvalue()
+    console, text = _console()
+    with Bar(console, "training") as bar:
+        for _ in range(25):
+            clock.now += 1.0
+            TrainingNotes(bar).status(status)
+    assert text.getvalue().count("1,412 tok/s live 63") == 2, "every ten seconds without one"
 
 
 def test_a_sparkline_shows_the_whole_history_in_its_width() -> None:
