@@ -28,15 +28,15 @@ def load_extractor() -> Extract:
     """Return trafilatura's extraction of a page's main text.
 
     Raises:
-        UnknownOption: trafilatura is not installed, with the line that installs it.
+        UnknownOption: trafilatura cannot be imported, with the line that installs it.
     """
     try:
         trafilatura: Any = importlib.import_module("trafilatura")
     except ImportError as error:
         raise UnknownOption(
-            "retriever='web' asked for; reading pages needs trafilatura, which is not installed. "
-            "Install it with: pip install 'treegrpo[web]'. A replay needs nothing: give "
-            "cassette_mode='replay'."
+            "retriever='web' asked for; reading pages needs trafilatura, which cannot be imported "
+            f"({' '.join(str(error).split())}). Install it with: pip install 'treegrpo[web]'. A "
+            "replay needs nothing: give cassette_mode='replay'."
         ) from error
     return lambda html: trafilatura.extract(html, include_comments=False, deduplicate=False)
 

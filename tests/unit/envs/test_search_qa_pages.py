@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from tests.unit.envs.loopback_site import Reply, Site, loopback_site
-from treegrpo.envs import make
+from treegrpo.envs import check_env_laws, make
 from treegrpo.envs.baselines import oracle_action, random_action, run_episode
 from treegrpo.envs.errors import DataFileError, UnknownOption
 from treegrpo.envs.recorder import Recorder, replay
-from treegrpo.envs.retrieval import RetrievalFailed
+from treegrpo.envs.retrieval import Cassette, RetrievalFailed
 from treegrpo.envs.suite import search_qa
 from treegrpo.envs.suite.search_qa import reading
 from treegrpo.envs.suite.search_qa.page_env import SearchPagesEnv
@@ -354,6 +354,18 @@ def test_a_passage_server_answers_through_the_same_tools(site: Site, tmp_path: P
     env.reset(options={"index": 1})
     assert play(env, "search", query="flag").startswith("1. Brindle Lighthouse: The Brindle")
     assert play(env, "open", number=2) == "Aldania: The flag of Aldania is green."
+
+
+def test_the_laws_hold_over_a_server_that_changes_its_mind(site: Site, tmp_path: Path) -> None:
+    passages = [[{"contents": f"Page {number}\nIt says {number}."}] for number in range(400)]
+    replies = [Reply(json.dumps({"result": [one]}).encode()) for one in passages]
+    options = {"data": str(QA / "nq.jsonl"), "retriever": "http", "url": site.put("/r", *replies)}
+    tape = str(tmp_path / "c.sqlite")
+    reports = check_env_laws(
+        lambda: make("treegrpo/SearchQA-v1", cassette=tape, **options), episodes=1
+    )
+    assert [report.law for report in reports if report.checks == 0 or report.note] == []
+    assert len(Cassette(Path(tape), writes=False)) == len(site.seen) > 1
 
 
 def test_parts_hold_every_word_whatever_the_text() -> None:
