@@ -5,6 +5,7 @@ from __future__ import annotations
 from treegrpo.envs.registry import register
 
 register("treegrpo/SearchQA-v0", "treegrpo.envs.suite.search_qa.env:SearchQAEnv")
+register("treegrpo/SearchQA-v1", "treegrpo.envs.suite.search_qa.page_env:SearchPagesEnv")
 register("treegrpo/CodeExec-v0", "treegrpo.envs.suite.code_exec.env:CodeExecEnv")
 register("treegrpo/PythonMath-v0", "treegrpo.envs.suite.code_exec.math_env:PythonMathEnv")
 register("treegrpo/SQL-v0", "treegrpo.envs.suite.sql.env:SQLEnv")
