@@ -47,23 +47,27 @@ class Machine(Protocol):
         ...
 
 
-class ReplayDiverged(SnapshotUnsupported, SandboxFailed):
-    """A replayed call gave something else than the first time: no fork can be made.
+class StateLost(SnapshotUnsupported, SandboxFailed):
+    """The state of something foreign cannot be kept; raised inside a tool, it is not the agent's.
 
-    Inside a tool it is not told to the agent, who cannot help it.
+    The message is the given one, with its own remedy.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__([message])
+        self.args = (message,)
+
+
+class ReplayDiverged(StateLost):
+    """A replayed call gave something else than the first time: no fork can be made."""
 
     def __init__(self, number: int, done: Done, now: str) -> None:
         """Describe call `number` of the history, which gave `now` when it was replayed."""
-        reason = (
-            f"call {number} of the history, {_short(done.call)}, gave {_short(done.output)} at "
-            f"first and {_short(now)} when replayed"
-        )
-        super().__init__([reason])
-        self.args = (
-            f"Snapshot by replay asked for, but {reason}. What is replayed must be "
-            "deterministic: fix its seed and clock, mark calls that change nothing as "
-            "read-only, or use this environment without forks.",
+        super().__init__(
+            f"Snapshot by replay asked for, but call {number} of the history, "
+            f"{_short(done.call)}, gave {_short(done.output)} at first and {_short(now)} when "
+            "replayed. What is replayed must be deterministic: fix its seed and clock, mark "
+            "calls that change nothing as read-only, or use this environment without forks."
         )
 
 
