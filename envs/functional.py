@@ -68,19 +68,14 @@ def make_tool_env(
     module = _calling_module()
     _check_settings(id, settings)
     _check_takes(reward, _REWARD_TAKES, "reward")
-    splits = split_tasks(tasks, prefix=name)
     members: dict[str, Any] = {
         "__module__": module,
         "__qualname__": name,
-        "__doc__": f"The environment {id}, made of functions and rows.",
-        "splits": tuple(splits),
-        "rows": splits,
-        "shared": ("rows",),
-        "difficulties": tuple(sorted({t.difficulty for rows in splits.values() for t in rows})),
-        "reward": staticmethod(reward),
         "make_state": staticmethod(state or _nothing),
-        **settings,
     }
+    members |= _task_members(split_tasks(tasks, prefix=name))
+    members |= {"__doc__": f"The environment {id}, made of functions and rows.", **settings}
+    members["reward"] = staticmethod(reward)
     if oracle is not None:
         _check_takes(oracle, ("task", "state", "turn"), "oracle")
         members |= {"expert": staticmethod(oracle), "oracle": _FunctionEnv.scripted}
@@ -91,6 +86,16 @@ def make_tool_env(
     collect_tools(made)  # a parameter without a type hint is told here, not at the first episode
     register(id, f"{module}:{name}")
     return made
+
+
+def _task_members(splits: Mapping[str, Sequence[Task]]) -> dict[str, Any]:
+    levels = {task.difficulty for rows in splits.values() for task in rows}
+    return {
+        "splits": tuple(splits),
+        "rows": splits,
+        "shared": ("rows",),
+        "difficulties": tuple(sorted(levels)),
+    }
 
 
 class _FunctionEnv(ToolEnv):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -280,3 +281,19 @@ def test_the_example_obeys_every_law(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(reports) == 12 and not any(report.note for report in reports)
     assert len(env.tasks("train")) + len(env.tasks("test")) == 30
     del sys.modules["functions"]
+
+
+def test_the_guides_environment_is_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "author.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+    (tmp_path / "author_guide.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    env = core_of(make("author_guide:mine/Twice-v0"))
+    env.reset(seed=0)
+    number = int(env.task.question.split()[-1][:-1])
+    assert said(env, "double", number=number) == str(2 * number)
+    assert env.step(env.encode_call("answer", text=str(2 * number)))[1] == 1.0
+    assert [len(env.tasks(split)) for split in env.splits] == [40, 10]
+    del sys.modules["author_guide"]
