@@ -31,7 +31,7 @@ from treegrpo.envs.tasks import Task
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 QA = FIXTURES / "qa"
 README = Path(search_qa.__file__).with_name("README.md")
-TASKS = {split: list(SearchPagesEnv().tasks(split)[:100]) for split in SPLITS}
+TASKS = {split: list(SearchPagesEnv().tasks(split)[:60]) for split in SPLITS}
 ALL = [task for tasks in TASKS.values() for task in tasks]
 
 # What each sentence says, told apart from the generator: how a reader understands it.
@@ -68,7 +68,7 @@ def test_levels_have_their_hops_words_and_share_of_open_questions() -> None:
         tasks = [task for task in ALL if task.difficulty == level]
         assert {len(task.data["relations"]) for task in tasks} == {shape.hops}
         opens = sum(task.answer == (UNKNOWN,) for task in tasks) / len(tasks)
-        assert (opens == 0.0) if not shape.unanswerable else (0.08 < opens < 0.4)
+        assert (opens == 0.0) if not shape.unanswerable else (0.05 < opens < 0.5)
         named = [bool(set(re.findall(r"\w+", t.question)) & set(RELATIONS)) for t in tasks]
         assert not any(named) if shape.rewords_questions else all(named)
         assert all(task.data["subject"] in task.question for task in tasks)
@@ -86,7 +86,7 @@ def test_splits_share_neither_task_nor_fact() -> None:
     contents = {
         split: {(task.question, task.answer) for task in tasks} for split, tasks in TASKS.items()
     }
-    assert all(len(one) > 90 for one in contents.values())
+    assert all(len(one) > 55 for one in contents.values())
     for split, tasks in TASKS.items():
         assert {split_of(task.question, task.answer[0]) for task in tasks} == {split}
         for level in LEVELS:
@@ -116,7 +116,7 @@ def test_every_page_is_found_by_its_title() -> None:
 def test_the_oracle_solves_every_task_within_the_budget(level: int) -> None:
     env = SearchPagesEnv()
     steps = Counter[int]()
-    for seed in range(24):
+    for seed in range(15):
         options = {"split": SPLITS[seed % 3], "difficulty": level}
         result = run_episode(env, oracle_action, seed=seed, options=options)
         assert result.success, env.messages
@@ -140,7 +140,7 @@ def test_the_oracle_reads_small_parts_to_the_end_and_works_from_any_state() -> N
 def test_doing_nothing_and_doing_anything_are_far_below() -> None:
     env, rng = SearchPagesEnv(), np.random.default_rng(1)
     results = [
-        run_episode(env, lambda core: random_action(core, rng), seed=seed) for seed in range(40)
+        run_episode(env, lambda core: random_action(core, rng), seed=seed) for seed in range(30)
     ]
     assert sum(result.success for result in results) <= 2
 
