@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from gymnasium.utils.env_checker import check_env
 
 from treegrpo.envs.checks.result import Counterexample, Result
 from treegrpo.envs.checks.shrink import shortest
+from treegrpo.envs.core import ToolEnv
 from treegrpo.envs.errors import LawViolation, SandboxFailed, SnapshotUnsupported
 from treegrpo.envs.law_cases import Case, Checks, Factory
 from treegrpo.envs.laws import LAWS, Law, law_name
@@ -63,20 +65,46 @@ def _result(law: Law, cases: Sequence[Case], seconds: float) -> Result:
         return Result(check.law, "holds", f"{check.count} checks")
     name, _, found = fault.partition(": ")
     for case in cases:
-        if _breaks(law, case, case.actions, name):
-            kept, minimal = shortest(
-                case.actions,
-                lambda tried, case=case: _breaks(law, case, tried, name),
-                seconds=seconds,
-            )
-            shorter = _fault(law, [Case(case.make, case.seed, kept)], Checks(check.law))
-            found = str(shorter).partition(": ")[2]
-            return Result(name, "fails", found, Counterexample(case.seed, kept, minimal=minimal))
+        for told in _told_cases(case):
+            if _breaks(law, told, name):
+                return _shortened(law, told, name, seconds)
+    for case in cases:
+        if _breaks(law, case, name):
+            return _shortened(law, case, name, seconds)
     return Result(name, "fails", found)
 
 
-def _breaks(law: Law, case: Case, actions: tuple[str, ...], name: str) -> bool:
-    fault = _fault(law, [Case(case.make, case.seed, actions)], Checks(law_name(law)))
+@dataclass(frozen=True)
+class _Told(Case):
+    """A case without chance: whatever else a law does in a fork is the rest of its actions."""
+
+    def detour(self, env: ToolEnv, point: int) -> tuple[str, ...]:
+        """Return the recorded actions behind `point`."""
+        return self.rest(point)
+
+
+def _told_cases(case: Case) -> Iterator[Case]:
+    """Yield episodes whose actions alone may show a fault that was found in `case`."""
+    yield _Told(case.make, case.seed, case.actions)
+    for point in case.points:
+        detour = case.detour(case.at(point), point)
+        yield _Told(case.make, case.seed, (*case.actions[:point], *detour))
+
+
+def _shortened(law: Law, case: Case, name: str, seconds: float) -> Result:
+    def fails(tried: tuple[str, ...]) -> bool:
+        return _breaks(law, replace(case, actions=tried), name)
+
+    kept, minimal = shortest(case.actions, fails, seconds=seconds)
+    fault = _fault(law, [replace(case, actions=kept)], Checks(law_name(law)))
+    found = str(fault).partition(": ")[2].rstrip(".")
+    if not isinstance(case, _Told):
+        found += " (seen with random actions in forks of this episode)"
+    return Result(name, "fails", found, Counterexample(case.seed, kept, minimal=minimal))
+
+
+def _breaks(law: Law, case: Case, name: str) -> bool:
+    fault = _fault(law, [case], Checks(law_name(law)))
     return fault is not None and fault.startswith(f"{name}: ")
 
 

@@ -56,7 +56,7 @@ def _row(result: Result) -> tuple[Text, Text, Text]:
 
 
 def _shown(result: Result) -> Text:
-    lines = [f"\n{result.name} fails: {result.found}."]
+    lines = [f"\n{result.name} fails: {result.found.rstrip('.')}."]
     if result.shown_by is not None:
         lines += _episode(result.shown_by)
     return Text("\n".join(lines))

@@ -38,23 +38,37 @@ def named(results: list[Result]) -> dict[str, Result]:
         (toys.BreaksS6Outside, "S6 totality", 0),
         (toys.BreaksS10, "S10 reset independence", 0),
         (toys.BreaksS12, "S12 refusal", 0),
-        (toys.BreaksS1, "S5 isolation", None),
+        (toys.BreaksS5, "S5 isolation", 1),
+        (toys.BreaksS2Hidden, "S2 continuation", 1),
     ],
 )
 def test_a_broken_law_is_shown_by_the_shortest_episode(
-    env: type[ToolEnv], law: str, count: int | None
+    env: type[ToolEnv], law: str, count: int
 ) -> None:
     actions = [ADD, ADD, toys.Sum().encode_call("roll"), ADD]
     cases = record_cases(env, episodes=1, seed=0, actions=actions)
     found = named(law_runs.laws(cases, seconds=20))
     broken = [result for result in found.values() if result.outcome == "fails"]
-    if count is None:  # which law meets it first is not the point
-        assert len(broken) == 1 and broken[0].shown_by is not None
-        return
     assert [result.name for result in broken] == [law]
     shown = broken[0].shown_by
     assert shown is not None and shown.minimal and len(shown.actions) == count
     assert any(result.found == "another law is broken" for result in found.values())
+
+
+def test_a_fault_that_random_actions_find_is_shown_without_chance() -> None:
+    """The recorded episode alone holds the law; the random actions in its forks do not."""
+    cases = record_cases(toys.BreaksS2, episodes=1, seed=0, actions=[ADD, ADD])
+    found = named(law_runs.laws(cases, seconds=20))["S2 continuation"]
+    assert found.outcome == "fails" and found.shown_by is not None
+    assert found.shown_by.actions == (toys.Sum().encode_call("roll"),)
+    assert "random actions" not in found.found
+
+
+def test_a_fault_that_only_chance_shows_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(law_runs, "_told_cases", lambda case: [])
+    cases = record_cases(toys.BreaksS2, episodes=1, seed=0, actions=[ADD, ADD])
+    found = named(law_runs.laws(cases, seconds=20))["S2 continuation"]
+    assert found.found.endswith("(seen with random actions in forks of this episode)")
 
 
 def test_gymnasiums_checker_is_heard() -> None:
