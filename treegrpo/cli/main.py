@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import treegrpo
-from treegrpo.cli import check, demo, envs, new, play, replay, train
+from treegrpo.cli import check, demo, envs, mcp, new, play, replay, train
 from treegrpo.cli.errors import run
 from treegrpo.cli.leaderboard import eval_command, leaderboard_app
 from treegrpo.cli.sandbox import sandbox_app
@@ -37,6 +37,7 @@ app.command("new")(new.new_command)
 app.command("check")(check.check_command)
 app.command("play")(play.play_command)
 app.command("replay")(replay.replay_command)
+app.command("mcp")(mcp.mcp_command)
 app.command("envs")(envs.envs_command)
 app.command("eval")(eval_command(_folder_agent))
 app.add_typer(leaderboard_app, name="leaderboard")
