@@ -183,13 +183,13 @@ class _Look:
     def __init__(self, recipe: Recipe) -> None:
         env = recipe.make()
         kind = type(env.unwrapped).__name__
-        spec = env.spec
+        spec = recipe.spec()
         self.keeper = choose_keeper(env)
         self.space = env.action_space
         self.names = ACTION_NAMES.get(kind)
-        own = spec.reward_threshold if spec is not None else None
+        own = spec.reward_threshold
         self.solved_at = _SOLVED_AT.get(kind, 1.0 if own is None else float(own))
-        self.max_turns = (spec.max_episode_steps if spec is not None else None) or DEFAULT_TURNS
+        self.max_turns = spec.max_episode_steps or DEFAULT_TURNS
         env.close()
 
 

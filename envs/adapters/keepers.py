@@ -22,6 +22,7 @@ from typing import Any, Protocol, cast
 import gymnasium
 import gymnasium.error
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from treegrpo.envs.adapters.replay import History, Machines, StateLost
@@ -49,6 +50,13 @@ class Recipe:
     game: str
     options: str = "{}"
 
+    def spec(self) -> EnvSpec:
+        """Return Gymnasium's entry for the game, whose module is imported first."""
+        module, _, game = self.game.rpartition(":")
+        if module:
+            importlib.import_module(module)
+        return gymnasium.spec(game)
+
     def make(self) -> gymnasium.Env[Any, Any]:
         """Return a new one without Gymnasium's own wrappers; it draws as text if it can.
 
@@ -56,17 +64,14 @@ class Recipe:
             TreegrpoError: no such id, or options that it does not take.
         """
         options = json.loads(self.options)
-        module, _, game = self.game.rpartition(":")
         try:
-            if module:
-                importlib.import_module(module)
-            modes = gymnasium.spec(game).kwargs
-            env = gymnasium.make(game, disable_env_checker=True, **options)
+            spec = self.spec()
+            env = gymnasium.make(spec, disable_env_checker=True, **options)
             draws = "ansi" in (env.unwrapped.metadata.get("render_modes") or ())
-            if draws and "render_mode" not in {*options, *modes}:
+            if draws and "render_mode" not in {*options, *spec.kwargs}:
                 env.close()
                 options["render_mode"] = "ansi"
-                env = gymnasium.make(game, disable_env_checker=True, **options)
+                env = gymnasium.make(spec, disable_env_checker=True, **options)
         except (gymnasium.error.Error, TypeError, ImportError) as error:
             fault = str(error).rstrip(".")
             raise TreegrpoError(

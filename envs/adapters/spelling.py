@@ -21,7 +21,7 @@ from treegrpo.envs.spaces import UnicodeText
 MAX_ITEMS = 256
 """How many numbers of an array are spelled out."""
 _COLOURED = re.compile(r"\x1b\[([\d;]+)m(.*?)\x1b\[0m", re.DOTALL)
-_ESCAPE = re.compile(r"\x1b\[[\d;]*m")
+_ESCAPE = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 
 ACTION_NAMES: Mapping[str, tuple[str, ...]] = {
     "FrozenLakeEnv": ("left", "down", "right", "up"),

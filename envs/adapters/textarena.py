@@ -70,21 +70,22 @@ class Arena:
         Raises:
             StateLost: the game holds something that cannot be copied.
         """
-        twin = object.__new__(Arena)
-        twin.log, twin.luck = list(self.log), self.luck
+        twin, parts = object.__new__(Arena), self.__getstate__()
+        parts["log"] = list(self.log)
         try:
-            twin.game = copy.deepcopy(self.game, memo)
+            parts |= copy.deepcopy({name: parts[name] for name in ("core", "layers")}, memo)
         except Exception as error:
             raise StateLost(
                 f"A copy of the TextArena game {type(self.game).__name__} asked for, but it "
                 f"cannot be made: {error}. Choose another game."
             ) from error
+        twin.__setstate__(parts)
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for pickle, the game's wrappers one by one.
+        """Return the state in parts, the game's wrappers one by one.
 
-        Unpickled whole, they would look for attributes of a game that is not there yet.
+        Put together whole, they would look for attributes of a game that is not there yet.
         """
         layers: list[tuple[type, dict[str, Any]]] = []
         game: object = self.game

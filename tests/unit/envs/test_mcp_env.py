@@ -56,7 +56,7 @@ def test_calls_reach_the_server_and_its_state(env: McpEnv) -> None:
     assert call(env, "total") == ("5", [])
     assert call(env, "note", texts=["a"]) == ('[["a"], "not said"]', [])
     assert call(env, "note", texts=["b"], urgent=True) == ('[["a", "b"], true]', [])
-    assert [done.output for done in env.state["history"]][0].endswith('"The total is 3."}')
+    assert env.state["history"][0].output.endswith('"The total is 3."}')
     assert len(env.state["history"]) == 4  # the row's own call, add and two notes: no read
 
 
@@ -121,29 +121,31 @@ def test_a_server_that_answers_otherwise_is_refused_with_the_call() -> None:
     env.snapshot()  # nothing was done yet: nothing to replay
     call(env, "add", amount=5)
     for refused in (env.snapshot, env.fork):
-        with pytest.raises(SnapshotUnsupported, match="call 1 of the history.*add.*The total is 5"):
+        with pytest.raises(
+            SnapshotUnsupported, match=r"call 1 of the history.*add.*The total is 5"
+        ):
             refused()
     assert call(env, "total") == ("5", [])  # the episode itself goes on
     env.close()
 
 
-def test_a_restored_fork_of_a_random_server_fails_as_ours(env: McpEnv) -> None:
+def test_a_random_tool_cannot_be_replayed(env: McpEnv) -> None:
     call(env, "lucky")
     with pytest.raises(SandboxFailed, match="must be deterministic"):
         env.snapshot()
 
 
 def test_a_server_that_does_not_start_is_told_with_its_last_words() -> None:
-    with pytest.raises(SandboxFailed, match="It said: no till today"):
+    with pytest.raises(SandboxFailed, match=r"It said: no till today"):
         McpEnv(server=[sys.executable, "-S", "-c", "raise SystemExit('no till today')"])
-    with pytest.raises(SandboxFailed, match="FileNotFoundError.*It said nothing"):
+    with pytest.raises(SandboxFailed, match=r"FileNotFoundError.*It said nothing"):
         McpEnv(server=["/nowhere/till"])
 
 
 def test_a_set_up_call_that_fails_names_the_row(keeper: McpEnv) -> None:
     row = {"question": "x", "answer": 1, "split": "train", "id": "r1"}
     env = till(rows=[{**row, "setup": [{"name": "add", "arguments": {"amount": 5_000}}]}])
-    with pytest.raises(SandboxFailed, match="sets up task r1.*the till is full"):
+    with pytest.raises(SandboxFailed, match=r"sets up task r1.*the till is full"):
         env.reset(seed=0)
 
 
