@@ -29,8 +29,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, SupportsFloat, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -59,10 +59,12 @@ from treegrpo.envs.errors import (
     suggest,
 )
 from treegrpo.envs.outside import changed, outside
-from treegrpo.envs.snapshot import Snapshot
+from treegrpo.envs.snapshot import Snapshot, copied
 from treegrpo.envs.spaces import UnicodeText
 from treegrpo.envs.tasks import CHOICES, GeneratedTasks, Task, choose_index
 from treegrpo.envs.toolbox import Toolbox
+from treegrpo.envs.tools import refuse_names
+from treegrpo.envs.travel import bare_copy, packed
 
 __all__ = ["Episode", "Message", "Role", "Task", "ToolEnv"]
 
@@ -148,6 +150,11 @@ class ToolEnv(gymnasium.Env[str, str]):
 
     # ------------------------------------------------------------------------ the contract
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a tool that would let an agent reach a part of the contract."""
+        super().__init_subclass__(**kwargs)
+        refuse_names(cls, {name for name in dir(ToolEnv) if not name.startswith("_")})
+
     def __init__(self, *, render_mode: str | None = None, format: str = "hermes") -> None:
         """Make the environment; `format` is how actions spell tool calls."""
         self.render_mode = render_mode
@@ -225,7 +232,7 @@ class ToolEnv(gymnasium.Env[str, str]):
                 "in `shared` if it is a world that never changes"
                 for name in strays
             )
-        frozen = _copied(episode.copy)
+        frozen = copied(episode.copy)
         return Snapshot(
             env_id=self._env_id(),
             settings=self._settings_digest(),
@@ -263,7 +270,7 @@ class ToolEnv(gymnasium.Env[str, str]):
     def fork(self, *, seed: int | None = None) -> Self:
         """Return a new environment at the same point; neither sees what the other does."""
         snapshot = self.snapshot()
-        twin = copy.copy(self)
+        twin = bare_copy(self)
         twin.action_space = UnicodeText(self.max_action_chars, sampler=twin.sample_action)
         # Nobody else has this snapshot, so the twin takes its episode without another copy.
         twin._continue_from(snapshot.episode, snapshot.rng_state, seed)
@@ -273,10 +280,14 @@ class ToolEnv(gymnasium.Env[str, str]):
         """Return a fork; before reset(), a new object of the same options."""
         if self._episode is not None:
             return self.fork()
-        twin = copy.copy(self)
+        twin = bare_copy(self)
         twin.action_space = UnicodeText(self.max_action_chars, sampler=twin.sample_action)
         twin._np_random = copy.deepcopy(self._np_random, memo)
         return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickle needs: the options and, from reset on, a snapshot."""
+        return packed(self)
 
     def state_hash(self) -> str:
         """Return a digest of the whole episode (state, transcript, budgets, random state)."""
@@ -371,7 +382,7 @@ class ToolEnv(gymnasium.Env[str, str]):
 
     def _grade(self, episode: Episode) -> dict[str, float]:
         """Return the reward components, scored on copies so that scoring changes nothing."""
-        state = _copied(lambda: copy.deepcopy(episode.state))
+        state = copied(lambda: copy.deepcopy(episode.state))
         transcript = tuple(copy_messages(episode.messages))
         try:
             result = self.score(state, transcript, episode.task)
@@ -479,17 +490,6 @@ class ToolEnv(gymnasium.Env[str, str]):
     def _note_attributes(self) -> None:
         if self._made_with is None:
             self._made_with = self._attributes()
-
-
-_Copy = TypeVar("_Copy")
-
-
-def _copied(copy_of: Callable[[], _Copy]) -> _Copy:
-    """Return what `copy_of` gives, or refuse the state that it cannot copy."""
-    try:
-        return copy_of()
-    except (TypeError, AttributeError, NotImplementedError, RecursionError) as error:
-        raise SnapshotUnsupported([f"copying self.state: {error}"]) from error
 
 
 def _is_number(value: object) -> bool:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import copy
 import pickle
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import gymnasium
 from gymnasium.wrappers import (
@@ -152,6 +153,17 @@ def fork(env: gymnasium.Env[str, str], *, seed: int | None = None) -> gymnasium.
         _set_wrapper_state(outer, state)
         twin = outer
     return twin
+
+
+_Copy = TypeVar("_Copy")
+
+
+def copied(copy_of: Callable[[], _Copy]) -> _Copy:
+    """Return what `copy_of` gives, or refuse the state that it cannot copy."""
+    try:
+        return copy_of()
+    except (TypeError, AttributeError, NotImplementedError, RecursionError) as error:
+        raise SnapshotUnsupported([f"copying self.state: {error}"]) from error
 
 
 def core_of(env: gymnasium.Env[str, str]) -> ToolEnv:

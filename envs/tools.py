@@ -15,7 +15,7 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast, overload
@@ -30,6 +30,7 @@ Effects = Literal["read", "write"]
 MAX_FAULTS = 3
 """How many wrong arguments of one call are told to the agent."""
 _MARK = "__treegrpo_tool__"
+_CONTROL = "A tool cannot be called '{}': it is a control call. Rename the tool."
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -141,9 +142,27 @@ def collect_tools(owner: type) -> Mapping[str, Tool]:
     return MappingProxyType(found)
 
 
+def refuse_names(owner: type, taken: Collection[str]) -> None:
+    """Refuse a class whose own tools have the name of a control call, or one in `taken`.
+
+    Raises:
+        TypeError: the author's bug, told when the class is made.
+    """
+    for name, member in vars(owner).items():
+        if getattr(member, _MARK, None) is None:
+            continue
+        if name in RESERVED:
+            raise TypeError(_CONTROL.format(name))
+        if name in taken:
+            raise TypeError(
+                f"A tool cannot be called '{name}': the name means something in every "
+                "environment, and an agent must not reach it. Rename the tool."
+            )
+
+
 def _build(name: str, method: Callable[..., Any], effects: Effects, cost: int) -> Tool:
     if name in RESERVED:
-        raise TypeError(f"A tool cannot be called '{name}': it is a control call. Rename the tool.")
+        raise TypeError(_CONTROL.format(name))
     description, details = _parse_docstring(inspect.getdoc(method) or "")
     hints = typing.get_type_hints(method)
     fields: dict[str, Any] = {}

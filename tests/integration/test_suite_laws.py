@@ -17,6 +17,7 @@ from treegrpo.envs import Task, ToolEnv, check_env_laws, list_envs, make
 from treegrpo.envs.baselines import null_action, oracle_action, random_action, run_episode
 from treegrpo.envs.digest import digest
 from treegrpo.envs.recorder import Recorder, replay
+from treegrpo.envs.registry import find_spec
 from treegrpo.envs.snapshot import core_of
 from treegrpo.sandboxes import Level, open_backend
 
@@ -49,7 +50,7 @@ def test_every_law_holds(id: str) -> None:
 def test_gymnasiums_checker_has_nothing_to_say(id: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(gymnasium.make(id).unwrapped)
+        check_env(gymnasium.make(find_spec(id)).unwrapped)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

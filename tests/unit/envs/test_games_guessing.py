@@ -61,7 +61,16 @@ def test_codes_are_read_with_and_without_spaces() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["", "J Q", "J Q C I", "X Y Z", "J" * 5000, "J Q C" + " " * 200 + "I", "\x00\x01\x02", "\u00c0JQ"],
+    [
+        "",
+        "J Q",
+        "J Q C I",
+        "X Y Z",
+        "J" * 5000,
+        "J Q C" + " " * 200 + "I",
+        "\x00\x01\x02",
+        "\u00c0JQ",
+    ],
 )
 def test_a_bad_code_costs_no_guess(code: str) -> None:
     env = MastermindEnv()

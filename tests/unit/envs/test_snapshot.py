@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import pickle
 from typing import Any
 
@@ -224,3 +225,46 @@ def test_a_fork_keeps_its_spec() -> None:
         restore(gymnasium.make("tests/Sum-v1"), snapshot(env))  # a render mode is no setting
     finally:
         gymnasium.registry.pop("tests/Sum-v1")
+
+
+def test_an_environment_travels_by_pickle() -> None:
+    env = RecordEpisodeStatistics(stack(max_steps=4))
+    env.reset(seed=0)
+    env.step(ADD)
+    twin = pickle.loads(pickle.dumps(env))
+    assert core_of(twin).state_hash() == core_of(env).state_hash()
+    assert twin.step(ADD) == env.step(ADD) and twin.action_space == env.action_space
+    assert statistics(twin, 2) == (0.0, 4) == statistics(env, 2)
+    assert core_of(twin).sample_action(core_of(twin).np_random)
+
+
+def test_an_environment_without_an_episode_travels_too() -> None:
+    env = pickle.loads(pickle.dumps(Sum(format="xml")))
+    assert env.encode_call("add", number=1) == "<add>1</add>"
+    assert env.reset(seed=3) == Sum().reset(seed=3)
+
+
+class Worldly(Sum):
+    """A world that is built when it is first asked for."""
+
+    shared = ("world",)
+
+    @functools.cached_property
+    def world(self) -> Any:
+        return iter(())  # no pickle could take it
+
+
+def test_a_cached_world_stays_behind() -> None:
+    env = Worldly()
+    env.reset(seed=0)
+    world = env.world
+    twin = pickle.loads(pickle.dumps(env))
+    assert twin.state_hash() == env.state_hash() and twin.world is not world
+
+
+def test_an_episode_that_cannot_be_captured_is_not_pickled() -> None:
+    env = Sum()
+    env.reset(seed=0)
+    env.total = 3  # type: ignore[attr-defined]
+    with pytest.raises(SnapshotUnsupported, match=r"self\.total was set after the first reset"):
+        pickle.dumps(env)

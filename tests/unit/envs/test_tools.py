@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
+from treegrpo.envs import ToolEnv
 from treegrpo.envs.tools import RESERVED, BadArguments, Tool, collect_tools, tool
 
 
@@ -143,6 +144,24 @@ def test_control_calls_cannot_be_tools(name: str) -> None:
 
     with pytest.raises(TypeError, match="is a control call"):
         collect_tools(type("Owner", (), {name: tool(method)}))
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_a_class_with_a_control_call_as_a_tool_cannot_be_made(name: str) -> None:
+    def method(self: object) -> str:
+        return ""
+
+    with pytest.raises(TypeError, match=f"'{name}': it is a control call. Rename the tool"):
+        type("Owner", (ToolEnv,), {name: tool(method)})
+
+
+@pytest.mark.parametrize("name", ["setup", "state_hash", "oracle", "unwrapped", "np_random"])
+def test_nor_can_one_with_a_part_of_the_contract(name: str) -> None:
+    def method(self: object) -> str:
+        return ""
+
+    with pytest.raises(TypeError, match=f"'{name}': the name means something in every"):
+        type("Owner", (ToolEnv,), {name: tool(method)})
 
 
 def test_parameters_without_hints_or_names_are_the_authors_bug() -> None:
