@@ -166,7 +166,9 @@ class GymnasiumEnv(ToolEnv):
         policy = _policy_of(self._recipe)
         saved = cast("Saved", self.state["saved"]).value
         if policy is None or not isinstance(saved, list):
-            raise NotImplementedError(f"{self.game} states no transitions to plan by.")
+            raise NotImplementedError(
+                f"{self.game} states no transitions to plan by, or is not kept as a copy."
+            )
         layers = cast("list[dict[str, Any]]", saved)
         return self.encode_call("act", action=self._words.spell(policy[int(layers[-1]["s"])]))
 

@@ -17,7 +17,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import gymnasium
 import gymnasium.error
@@ -129,10 +129,16 @@ class Keeper(Protocol):
 class _LiveKeeper:
     """What the keepers with one live environment have in common."""
 
+    kind: ClassVar[str]
+
     def __init__(self, recipe: Recipe) -> None:
         """Make the live environment."""
-        self.env = recipe.make()
+        self.recipe, self.env = recipe, recipe.make()
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickle needs: another process has a live environment of its own."""
+        return keeper_of, (self.recipe, self.kind)
 
     def start(self, seed: int) -> tuple[Saved, Turn]:
         """Return the state after a reset with this seed."""
@@ -164,6 +170,8 @@ class CopyKeeper(_LiveKeeper):
 
     What is random after the reset is drawn from the `rng` given, so a fork can be reseeded.
     """
+
+    kind: ClassVar[str] = "copy"
 
     def __init__(self, recipe: Recipe) -> None:
         """Make the live environment, and see what of it never changes."""
@@ -202,6 +210,8 @@ class CloneKeeper(_LiveKeeper):
         SnapshotUnsupported: an Arcade game with sticky actions.
     """
 
+    kind: ClassVar[str] = "clone"
+
     def __init__(self, recipe: Recipe) -> None:
         """Make the live environment, if its clones are whole."""
         super().__init__(recipe)
@@ -227,7 +237,12 @@ class ReplayKeeper:
 
     def __init__(self, recipe: Recipe) -> None:
         """Start no game yet."""
+        self.recipe = recipe
         self.machines = Machines(lambda: _GameMachine(recipe))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickle needs: another process has games of its own."""
+        return keeper_of, (self.recipe, "replay")
 
     def start(self, seed: int) -> tuple[Saved, Turn]:
         """Return the state after a reset with this seed."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -80,11 +80,10 @@ class McpEnv(ToolEnv):
         )
         self._rows = read_rows(rows)
         self._servers = _Servers.of(command)
-        self._servers.machines.join(self)
+        self._only = None if only is None else tuple(only)
+        self._rename = dict(rename or {})
         super().__init__(**settings)
-        own = collect_tools(type(self))
-        tools = take_over(self._servers.listed, only=only, rename=rename, taken=own)
-        self._toolbox = ServerToolbox(type(self), self._toolbox.format.name, tools)
+        self._offer_tools()
 
     def tasks(self, split: str) -> Sequence[Task]:
         """Return the rows whose content puts them into the split."""
@@ -175,6 +174,22 @@ class McpEnv(ToolEnv):
         self._servers.machines.join(twin)
         return twin
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickle needs; the tools are taken over again."""
+        build, arguments = super().__reduce__()
+        return _with_tools, (build, arguments)
+
+    def _offer_tools(self) -> None:
+        """Put the server's tools beside the environment's own, and keep the servers alive."""
+        tools = take_over(
+            self._servers.listed,
+            only=self._only,
+            rename=self._rename,
+            taken=collect_tools(type(self)),
+        )
+        self._toolbox = ServerToolbox(type(self), self._toolbox.format.name, tools)
+        self._servers.machines.join(self)
+
     def close(self) -> None:
         """Drop the episode; the last environment of a command stops its servers."""
         super().close()
@@ -190,10 +205,14 @@ class _Servers:
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, command: ServerCommand) -> None:
-        first = Connection(command)
+        self.command, first = command, Connection(command)
         self.listed = first.tools
         self.machines = Machines(lambda: Connection(command))
         self.machines.put_new(first)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickle needs: another process has servers of its own."""
+        return _Servers.of, (self.command,)
 
     @classmethod
     def of(cls, command: ServerCommand) -> _Servers:
@@ -203,6 +222,12 @@ class _Servers:
             if found is None:
                 found = cls._known[command] = cls(command)
             return found
+
+
+def _with_tools(build: Callable[..., McpEnv], arguments: tuple[Any, ...]) -> McpEnv:
+    env = build(*arguments)
+    env._offer_tools()  # pyright: ignore[reportPrivateUsage]
+    return env
 
 
 def _plain(text: str) -> str:

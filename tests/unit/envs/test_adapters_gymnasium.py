@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from typing import Any, ClassVar
@@ -155,6 +156,17 @@ def test_a_seeded_fork_of_a_copied_game_has_luck_of_its_own() -> None:
     act = env.encode_call("act", action="right")
     assert len({env.fork().step(act)[0] for _ in range(12)}) == 1
     assert len({env.fork(seed=k).step(act)[0] for k in range(12)}) > 1
+
+
+@pytest.mark.parametrize("game", [TAXI, "adapted/Machine-v0", "adapted/Walk-v0"])
+def test_a_pickle_keeps_the_episode(game: str) -> None:
+    env = GymnasiumEnv(game=game)
+    assert pickle.loads(pickle.dumps(env)).reset(seed=2) == env.reset(seed=2)
+    act = env.encode_call("act", action=0)
+    env.step(act)
+    twin = pickle.loads(pickle.dumps(env))
+    assert twin.state_hash() == env.state_hash()
+    assert twin.step(act) == env.step(act)
 
 
 def test_the_oracle_plays_what_states_its_transitions() -> None:

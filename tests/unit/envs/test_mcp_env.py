@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,16 @@ def test_forks_have_servers_of_their_own(env: McpEnv) -> None:
     env.restore(shot)
     assert call(env, "total") == ("4", [])
     assert call(twins[2], "total") == ("24", [])
+
+
+def test_a_pickle_keeps_the_servers_tools_and_the_episode(env: McpEnv) -> None:
+    unused = pickle.loads(pickle.dumps(till()))
+    assert unused.tool_schemas() == env.tool_schemas()
+    call(env, "add", amount=1)
+    twin = pickle.loads(pickle.dumps(env))
+    assert twin.state_hash() == env.state_hash()
+    assert call(twin, "add", amount=10) == ("The total is 14.", [])
+    assert call(env, "total") == ("4", [])
 
 
 def test_the_row_decides_by_the_servers_final_state(env: McpEnv) -> None:
