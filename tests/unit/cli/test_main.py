@@ -26,6 +26,7 @@ OPTIONS = {
     "sandbox probe": "--image --json",
     "new": "--into name",
     "check": "--seconds env",
+    "mcp": "--env-arg --index --log --seed --split env",
     "play": "--difficulty --log --seed --split env",
     "replay": "--module --show log",
     "envs": "",
