@@ -29,7 +29,7 @@ from treegrpo.leaderboards.store import table
 from treegrpo.leaderboards.verify import verify
 from treegrpo.losses import get_loss
 
-MINI = DemoSettings(layers=1, demonstrations=960, steps=3, eval_tasks=9, lr=1e-3, questions=4)
+MINI = DemoSettings(layers=1, demonstrations=960, steps=3, eval_tasks=9, lr=1e-3, questions=10)
 FILES = (
     "demo.json", "stages.json", "config.json", "metrics.jsonl", "timings.jsonl", "trees.jsonl",
     "trees.html", "summary.json", "leaderboard.sqlite", "warmstart", "model", "checkpoint",
