@@ -82,7 +82,10 @@ def test_the_level_is_by_the_number_of_messages(tmp_path: Path) -> None:
         (lines(TOLD) + '\n{"id": ', ", line 2: not valid JSON (Expecting value)"),
         ("[" * 100_000, ", line 1: not valid JSON"),
         (b"\n\xe9", ", line 2: not UTF-8 text (byte 0xe9)"),
-        (gzip.compress(lines(TOLD).encode(), mtime=0)[:-9], ": the gzip data is cut short or damaged"),
+        (
+            gzip.compress(lines(TOLD).encode(), mtime=0)[:-9],
+            ": the gzip data is cut short or damaged",
+        ),
         (lines(TOLD, RIGHT), ": it has no question. "),
         (lines({"scenario": "tea"}), ", line 1: field 'id': is missing; found 'scenario'. "),
         (lines({**TOLD, "id": 3}), ", line 1: field 'id': Input should be a valid string"),

@@ -171,7 +171,10 @@ def test_a_wrong_file_of_products_is_told(tmp_path: Path, text: str, told: str) 
     ("data", "told"),
     [
         (b"[\n\xff]", "line 2: not UTF-8 text (byte 0xff)"),
-        (gzip.compress(MERGED.read_bytes(), mtime=0)[:-20], "the gzip data is cut short or damaged"),
+        (
+            gzip.compress(MERGED.read_bytes(), mtime=0)[:-20],
+            "the gzip data is cut short or damaged",
+        ),
         (b"\x1f\x8bnot gzip", "the gzip data is cut short or damaged"),
         (b"", "the file is empty"),
     ],
