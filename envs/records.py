@@ -181,24 +181,26 @@ class DataFile:
             else:
                 yield from self._line_entries(stream, first, line)
 
-    def read(self, entry: Entry, schema: type[M], *, under: str = "") -> M:
+    def read(self, entry: Entry | Item, schema: type[M], *, under: str = "") -> M:
         """Return an entry as `schema` has it; `under` is the field it was taken from, if any.
 
         Raises:
             DataFileError: for the first field that is wrong; names it, its value and the place.
         """
+        value = entry.fields if isinstance(entry, Entry) else entry.value
         try:
-            return schema.model_validate(entry.fields)
+            return schema.model_validate(value)
         except ValidationError as failure:
             fault = failure.errors(include_url=False)[0]
         is_missing = fault["type"] == "missing"
         wrong = "is missing" if is_missing else f"is wrong: {fault['msg']}"
-        path = _path(entry.fields, fault["loc"], is_missing=is_missing)
+        path = _path(value, fault["loc"], is_missing=is_missing)
         name = ".".join([under, *path] if under else path)
-        found = f"{wrong}; found {describe(cast('object', fault['input']))}"
-        if not name:
-            raise self.error(f"the entry {found}", _CORRECT, entry.place)
-        raise self.wrong_field(entry, name, found)
+        found = describe(cast("object", fault["input"]))
+        if name:
+            raise self.wrong_field(entry, name, f"{wrong}; found {found}")
+        wrong = "expected an object" if fault["type"] == "model_type" else f"the entry {wrong}"
+        raise self.error(f"{wrong}, found {found}", _CORRECT, entry.place)
 
     def _opened(self) -> io.BufferedReader:
         try:
@@ -371,11 +373,9 @@ def describe(value: object) -> str:
             return type(value).__name__
 
 
-def _path(
-    fields: dict[str, Any], location: tuple[int | str, ...], *, is_missing: bool
-) -> list[str]:
+def _path(value: object, location: tuple[int | str, ...], *, is_missing: bool) -> list[str]:
     """Return where a schema's fault lies, without the tags of the schema's own unions."""
-    here: Any = fields
+    here: Any = value
     path: list[int | str] = []
     for part in location:
         if _has(here, part):

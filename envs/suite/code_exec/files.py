@@ -23,9 +23,9 @@ from typing import Any, Literal, cast, get_args
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from treegrpo.envs.errors import UnknownOption, suggest
+from treegrpo.envs.records import DataFile, Entry
 from treegrpo.envs.suite.code_exec.asserts import exam_of_asserts, exam_of_function
 from treegrpo.envs.suite.code_exec.checks import Check, Exam, Outside, Stdin
-from treegrpo.envs.suite.code_exec.records import Entry, TaskFile
 from treegrpo.envs.tasks import Task
 
 Dataset = Literal["humaneval", "mbpp", "mbpp_sanitized", "apps"]
@@ -119,7 +119,7 @@ def load_tasks(path: Path, dataset: Dataset) -> list[Task]:
             f"dataset={dataset!r} of CodeExec asked for; it takes: {', '.join(known)}."
             f"{suggest(str(dataset), known)}"
         )
-    file = TaskFile(path, f"{dataset} tasks")
+    file = DataFile(path, f"{dataset} tasks")
     lines: dict[str, int] = {}
     tasks: list[Task] = []
     for entry in file.entries():
@@ -136,7 +136,7 @@ def load_tasks(path: Path, dataset: Dataset) -> list[Task]:
     return tasks
 
 
-def _humaneval(file: TaskFile, entry: Entry) -> Task:
+def _humaneval(file: DataFile, entry: Entry) -> Task:
     fields = file.read(entry, HumanEval)
     solution = fields.prompt + fields.canonical_solution
     defined = _parsed(file, entry, "canonical_solution", solution)
@@ -155,15 +155,15 @@ def _humaneval(file: TaskFile, entry: Entry) -> Task:
     return _task(fields.task_id, question, exam, solution)
 
 
-def _mbpp(file: TaskFile, entry: Entry) -> Task:
+def _mbpp(file: DataFile, entry: Entry) -> Task:
     return _mbpp_task(file, entry, file.read(entry, Mbpp))
 
 
-def _mbpp_sanitized(file: TaskFile, entry: Entry) -> Task:
+def _mbpp_sanitized(file: DataFile, entry: Entry) -> Task:
     return _mbpp_task(file, entry, file.read(entry, MbppSanitized))
 
 
-def _mbpp_task(file: TaskFile, entry: Entry, fields: Mbpp | MbppSanitized) -> Task:
+def _mbpp_task(file: DataFile, entry: Entry, fields: Mbpp | MbppSanitized) -> Task:
     code = _parsed(file, entry, "code", fields.code)
     name = "test_setup_code" if isinstance(fields, Mbpp) else "test_imports"
     setup = _parsed(file, entry, name, fields.setup())
@@ -175,7 +175,7 @@ def _mbpp_task(file: TaskFile, entry: Entry, fields: Mbpp | MbppSanitized) -> Ta
     return _task(f"mbpp/{fields.task_id}", question, exam, fields.code)
 
 
-def _apps(file: TaskFile, entry: Entry) -> Task | None:
+def _apps(file: DataFile, entry: Entry) -> Task | None:
     fields = file.read(entry, Apps)
     if not fields.input_output.strip():
         return None
@@ -183,7 +183,7 @@ def _apps(file: TaskFile, entry: Entry) -> Task | None:
         tests = _of_json(file, entry, "input_output", fields.input_output)
     except OverflowError:
         return None
-    inner = file.read(Entry(tests, entry.line), AppsTests, under="input_output")
+    inner = file.read(Entry(tests, entry.line, entry.number), AppsTests, under="input_output")
     if len(inner.inputs) != len(inner.outputs):
         found = f"has {len(inner.inputs)} inputs and {len(inner.outputs)} outputs"
         raise file.wrong_field(entry, "input_output", found)
@@ -256,14 +256,14 @@ def _parse(code: str) -> ast.Module:
         return ast.parse(code)
 
 
-def _parsed(file: TaskFile, entry: Entry, field: str, code: str) -> ast.Module:
+def _parsed(file: DataFile, entry: Entry, field: str, code: str) -> ast.Module:
     try:
         return _parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise file.wrong_field(entry, field, f"is not valid Python: {error}") from error
 
 
-def _of_json(file: TaskFile, entry: Entry, field: str, text: str, *, kind: type[Any] = dict) -> Any:
+def _of_json(file: DataFile, entry: Entry, field: str, text: str, *, kind: type[Any] = dict) -> Any:
     """Return the value of a field that holds JSON as text.
 
     Raises:
@@ -282,7 +282,7 @@ def _of_json(file: TaskFile, entry: Entry, field: str, text: str, *, kind: type[
     return value
 
 
-_READERS: dict[Dataset, Callable[[TaskFile, Entry], Task | None]] = {
+_READERS: dict[Dataset, Callable[[DataFile, Entry], Task | None]] = {
     "humaneval": _humaneval,
     "mbpp": _mbpp,
     "mbpp_sanitized": _mbpp_sanitized,

@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from treegrpo.envs.digest import digest
+from treegrpo.envs.records import DataFile
 from treegrpo.envs.suite.code_exec.math_families import FAMILIES, Problem
 from treegrpo.envs.suite.code_exec.ops import pick
-from treegrpo.envs.suite.code_exec.records import TaskFile
 from treegrpo.envs.tasks import Task
 
 DIFFICULTIES = tuple(FAMILIES)
@@ -86,7 +86,7 @@ def load_gsm8k(path: Path) -> list[Task]:
     Raises:
         DataFileError: a file that cannot be read; names file, line and field.
     """
-    file = TaskFile(path, "gsm8k tasks")
+    file = DataFile(path, "gsm8k tasks")
     tasks: list[Task] = []
     for entry in file.entries():
         fields = file.read(entry, Gsm8k)

@@ -20,11 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from treegrpo.envs.records import DataFile, Entry
 from treegrpo.envs.suite.crafting.book import Book, Recipe, Resource
 from treegrpo.envs.suite.crafting.plan import best_recipes, num_steps, order_of, worst_needs
-from treegrpo.envs.suite.crafting.records import TaskFile
 from treegrpo.envs.suite.crafting.tasks import DIFFICULTIES, build
 from treegrpo.envs.tasks import Task
 
@@ -32,6 +32,8 @@ BATCH = 8
 """How much of a resource one gather gives in a file's tasks."""
 SPARE = 2
 """A file's stocks are this many times what the goal needs, and at least `BATCH` pieces."""
+MAX_BYTES = 256 * 1024**2
+"""The most that a file may hold when unpacked."""
 MAX_COUNT = 999
 MAX_COMMANDS, MAX_STEPS = 300, 500
 """The most that a file's task may have and take; a longer one is not played to its end."""
@@ -66,12 +68,14 @@ class _Block:
     name: str | None
     lines: tuple[str, ...]
     line: int
+    entry: Entry | None = None
     field: str = ""
+    """The entry and its field that hold the text, unless the file itself does."""
 
-    def place(self, offset: int) -> tuple[str, int]:
-        """Return the words that name a line of the block, and its number in the file."""
-        if self.field:
-            return f"field '{self.field}', its line {offset + 1}: ", self.line
+    def place(self, offset: int) -> tuple[str, str | int]:
+        """Return the words that name a line of the block, and its place in the file."""
+        if self.entry:
+            return f"field '{self.field}', its line {offset + 1}: ", self.entry.place
         return "", self.line + offset
 
 
@@ -82,46 +86,41 @@ def load_tasks(path: Path) -> list[Task]:
         DataFileError: a file that cannot be read, or whose goal cannot be made; names file,
             line and field.
     """
-    file = TaskFile(path, "crafting tasks")
+    file = DataFile(path, "crafting tasks", MAX_BYTES)
     text = file.text()
     is_json = text.lstrip()[0] in "[{"
     tasks: list[Task] = []
     lines: dict[str, int] = {}
-    for block in _items(file, text) if is_json else _blocks(file, text):
+    for block in _items(file) if is_json else _blocks(file, text):
         task = _task(file, block)
         if task.id in lines:
             found = f"field 'item_id' is {task.id!r}, as on line {lines[task.id]}"
             if not is_json:
                 found = f"the task is the same as that of line {lines[task.id]}"
-            raise file.error(found, "Leave one of the two out.", block.line)
+            place = block.entry.place if block.entry else block.line
+            raise file.error(found, "Leave one of the two out.", place)
         lines[task.id] = block.line
         tasks.append(task)
     return tasks
 
 
-def _items(file: TaskFile, text: str) -> Iterator[_Block]:
+def _items(file: DataFile) -> Iterator[_Block]:
     """Yield the tasks of AgentGym items."""
-    for fields, line in file.objects(text):
-        try:
-            item = Item.model_validate(fields)
-        except ValidationError as failure:
-            fault = failure.errors(include_url=False)[0]
-            name = ".".join(map(str, fault["loc"]))
-            has = ", ".join(map(repr, fields)) or "no fields"
-            wrong = f"is missing; found {has}" if fault["type"] == "missing" else fault["msg"]
-            found = f"field '{name}': {wrong}"
-            raise file.error(found, "Correct the item or leave it out.", line) from None
+    for entry in file.entries():
+        item = file.read(entry, Item)
         for number, turn in enumerate(item.conversations):
             if _HEAD in turn.value and _GOAL in turn.value:
                 lines = tuple(turn.value.partition(_HEAD)[2].splitlines())
-                yield _Block(item.item_id, lines, line, f"conversations.{number}.value")
+                yield _Block(
+                    item.item_id, lines, entry.line, entry, f"conversations.{number}.value"
+                )
                 break
         else:
-            found = f"field 'conversations' has no message with '{_HEAD}' and '{_GOAL}'"
-            raise file.error(found, "Give items of TextCraft.", line)
+            found = f"has no message with '{_HEAD}' and '{_GOAL}'"
+            raise file.wrong_field(entry, "conversations", found, "Give items of TextCraft.")
 
 
-def _blocks(file: TaskFile, text: str) -> Iterator[_Block]:
+def _blocks(file: DataFile, text: str) -> Iterator[_Block]:
     """Yield the tasks of a recipe text, each from its head to its goal."""
     start, lines = 0, list[str]()
     for number, line in enumerate(text.splitlines(), 1):
@@ -142,7 +141,7 @@ def _blocks(file: TaskFile, text: str) -> Iterator[_Block]:
         raise file.error(found, _END, start)
 
 
-def _task(file: TaskFile, block: _Block) -> Task:
+def _task(file: DataFile, block: _Block) -> Task:
     recipes: list[Recipe] = []
     goal: tuple[str, int] | None = None
     for offset, line in enumerate(block.lines):
@@ -163,7 +162,7 @@ def _task(file: TaskFile, block: _Block) -> Task:
     return _built(file, block, recipes, goal)
 
 
-def _built(file: TaskFile, block: _Block, recipes: list[Recipe], goal: tuple[str, int]) -> Task:
+def _built(file: DataFile, block: _Block, recipes: list[Recipe], goal: tuple[str, int]) -> Task:
     made = list(dict.fromkeys(recipe.item for recipe in recipes))
     recipes = [_without_groups(recipe, made) for recipe in recipes]
     raw = dict.fromkeys(part for r in recipes for part, _ in r.parts if part not in made)
@@ -194,7 +193,7 @@ def _without_groups(recipe: Recipe, made: list[str]) -> Recipe:
     return Recipe(recipe.item, tuple(parts.items()), recipe.makes)
 
 
-def _recipe(file: TaskFile, block: _Block, offset: int, text: str) -> Recipe:
+def _recipe(file: DataFile, block: _Block, offset: int, text: str) -> Recipe:
     found = _COMMAND.fullmatch(text)
     parts = [_PART.fullmatch(part.strip()) for part in found[3].split(",")] if found else []
     read = [(part[2], int(part[1])) for part in parts if part]
@@ -206,7 +205,7 @@ def _recipe(file: TaskFile, block: _Block, offset: int, text: str) -> Recipe:
     return Recipe(found[2], tuple(read), int(found[1]))
 
 
-def _goal(file: TaskFile, block: _Block, offset: int, text: str) -> tuple[str, int]:
+def _goal(file: DataFile, block: _Block, offset: int, text: str) -> tuple[str, int]:
     found = _WANTED.fullmatch(text)
     if not found or not 1 <= int(found[1] or 1) <= MAX_COUNT:
         place, number = block.place(offset)

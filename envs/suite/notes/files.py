@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from treegrpo.envs.suite.notes.records import LinesFile
+from treegrpo.envs.records import DataFile, Entry
 from treegrpo.envs.suite.notes.tasks import DIFFICULTIES, Script, build, normalised
 from treegrpo.envs.tasks import Task
 
@@ -27,6 +27,8 @@ SLOTS, NOTE_CHARS = 7, 300
 MAX_MESSAGE_CHARS = 3_000
 """A longer message is told in several."""
 MESSAGES_PER_LEVEL = 20
+MAX_LINE_BYTES = 16 * 1024**2
+"""The most that a line of a file may take when unpacked."""
 _PREREQUISITE = "memory_prereq"
 _Text = Annotated[str, Field(min_length=1)]
 
@@ -70,10 +72,12 @@ class _Found:
     """What the lines of a file held so far: messages by scenario, questions, answers by id."""
 
     messages: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    questions: dict[str, tuple[Conversation, int]] = field(
-        default_factory=dict[str, tuple[Conversation, int]]
+    questions: dict[str, tuple[Conversation, Entry]] = field(
+        default_factory=dict[str, tuple[Conversation, Entry]]
     )
-    answers: dict[str, tuple[Answer, int]] = field(default_factory=dict[str, tuple[Answer, int]])
+    answers: dict[str, tuple[Answer, Entry]] = field(
+        default_factory=dict[str, tuple[Answer, Entry]]
+    )
 
 
 def load_tasks(path: Path) -> list[Task]:
@@ -85,69 +89,58 @@ def load_tasks(path: Path) -> list[Task]:
         DataFileError: a file that cannot be read, or a question without its conversation or
             answer; names file, line and field.
     """
-    file = LinesFile(path, "conversations and questions")
+    file = DataFile(path, "conversations and questions", MAX_LINE_BYTES)
     found = _Found()
-    for fields, line in file.objects():
-        _sort(file, fields, line, found)
+    for entry in file.entries():
+        _sort(file, entry, found)
     if not found.questions:
         raise file.error("it has no question", "Add the file of questions and that of answers.")
     return [_task(file, found, *question) for question in found.questions.values()]
 
 
-def _sort(file: LinesFile, fields: dict[str, object], line: int, found: _Found) -> None:
-    """Put one line where it belongs, or refuse it."""
-    if "ground_truth" in fields:
-        answer = _read(file, fields, line, Answer)
-        _refuse_twice(file, answer.id, line, found.answers)
+def _sort(file: DataFile, entry: Entry, found: _Found) -> None:
+    """Put one entry where it belongs, or refuse it."""
+    if "ground_truth" in entry.fields:
+        answer = file.read(entry, Answer)
+        _refuse_twice(file, answer.id, entry, found.answers)
         if not all(map(normalised, answer.ground_truth)):
-            wrong = "field 'ground_truth': a text without letters or digits"
-            raise file.error(wrong, "Correct the entry or leave it out.", line)
-        found.answers[answer.id] = (answer, line)
+            raise file.wrong_field(entry, "ground_truth", "has a text without letters or digits")
+        found.answers[answer.id] = (answer, entry)
         return
-    entry = _read(file, fields, line, Conversation)
-    texts = entry.texts()
+    talk = file.read(entry, Conversation)
+    texts = talk.texts()
     if not texts:
-        to_do = "Correct the entry or leave it out."
-        raise file.error("field 'question': no message of the user", to_do, line)
-    if entry.id.startswith(_PREREQUISITE):
+        raise file.wrong_field(entry, "question", "has no message of the user")
+    if talk.id.startswith(_PREREQUISITE):
         pieces = [piece for text in texts for piece in _pieces(text)]
-        found.messages.setdefault(entry.scenario, []).extend(pieces)
+        found.messages.setdefault(talk.scenario, []).extend(pieces)
     else:
-        _refuse_twice(file, entry.id, line, found.questions)
-        found.questions[entry.id] = (entry, line)
+        _refuse_twice(file, talk.id, entry, found.questions)
+        found.questions[talk.id] = (talk, entry)
 
 
-def _refuse_twice(file: LinesFile, name: str, line: int, known: dict[str, tuple[M, int]]) -> None:
+def _refuse_twice(
+    file: DataFile, name: str, entry: Entry, known: dict[str, tuple[M, Entry]]
+) -> None:
     if name in known:
-        found = f"field 'id' is '{name}', as on line {known[name][1]}"
-        raise file.error(found, "Leave one of the two out.", line)
+        found = f"is '{name}', as on line {known[name][1].line}"
+        raise file.wrong_field(entry, "id", found, "Leave one of the two out.")
 
 
-def _read(file: LinesFile, fields: dict[str, object], line: int, schema: type[M]) -> M:
-    try:
-        return schema.model_validate(fields)
-    except ValidationError as failure:
-        fault = failure.errors(include_url=False)[0]
-        name = ".".join(map(str, fault["loc"]))
-        has = ", ".join(map(repr, fields)) or "no fields"
-        wrong = f"is missing; found {has}" if fault["type"] == "missing" else fault["msg"]
-        to_do = "Correct the entry or leave it out."
-        raise file.error(f"field '{name}': {wrong}", to_do, line) from None
-
-
-def _task(file: LinesFile, found: _Found, entry: Conversation, line: int) -> Task:
-    if entry.scenario not in found.messages:
+def _task(file: DataFile, found: _Found, talk: Conversation, entry: Entry) -> Task:
+    if talk.scenario not in found.messages:
         scenarios = ", ".join(map(repr, found.messages)) or "none"
-        wrong = f"field 'scenario' is '{entry.scenario}'; conversations are of: {scenarios}"
-        raise file.error(wrong, "Add the scenario's conversations to the file.", line)
-    if entry.id not in found.answers:
-        wrong = f"field 'id' is '{entry.id}', which no line with 'ground_truth' has"
-        raise file.error(wrong, "Add the file of answers.", line)
-    messages = tuple(found.messages[entry.scenario])
-    script = Script(messages, " ".join(entry.texts()), SLOTS, NOTE_CHARS)
+        wrong = f"is '{talk.scenario}'; conversations are of: {scenarios}"
+        to_do = "Add the scenario's conversations to the file."
+        raise file.wrong_field(entry, "scenario", wrong, to_do)
+    if talk.id not in found.answers:
+        wrong = f"is '{talk.id}', which no line with 'ground_truth' has"
+        raise file.wrong_field(entry, "id", wrong, "Add the file of answers.")
+    messages = tuple(found.messages[talk.scenario])
+    script = Script(messages, " ".join(talk.texts()), SLOTS, NOTE_CHARS)
     level = min(1 + len(messages) // MESSAGES_PER_LEVEL, DIFFICULTIES[-1])
-    answers = tuple(found.answers[entry.id][0].ground_truth)
-    return build(script, answers, level, entry.id, "")
+    answers = tuple(found.answers[talk.id][0].ground_truth)
+    return build(script, answers, level, talk.id, "")
 
 
 def _pieces(text: str) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Literal, TypeVar, cast, get_args
 from pydantic import ValidationError
 
 from treegrpo.envs.errors import DataFileError, UnknownOption, suggest
-from treegrpo.envs.suite.search_qa.records import DataFile, Entry, describe
+from treegrpo.envs.records import DataFile, Entry, describe
 from treegrpo.envs.suite.search_qa.schemas import (
     SCHEMAS,
     Document,
@@ -37,6 +37,9 @@ from treegrpo.envs.suite.search_qa.schemas import (
 __all__ = ["Document", "FileQuestion", "QuestionFile", "SubQuestion", "load_questions"]
 
 SourceFormat = Literal["auto", "hotpotqa", "2wiki", "musique", "nq"]
+
+MAX_BYTES = 2 * 1024**3
+"""The most that one line, or one whole JSON list, may take when unpacked."""
 
 # The first of these fields that the first entry has tells the format.
 _MARKS: dict[str, Format] = {
@@ -106,8 +109,8 @@ def load_questions(
             f"Unknown source_format '{source_format}'.{suggest(source_format, known)} "
             f"Choose one of {', '.join(known)}."
         )
-    file = DataFile(Path(path), "questions")
-    shared = None if corpus is None else DataFile(Path(corpus), "a corpus")
+    file = DataFile(Path(path), "questions", MAX_BYTES)
+    shared = None if corpus is None else DataFile(Path(corpus), "a corpus", MAX_BYTES)
     form: Format | None = None if source_format == "auto" else source_format
     form, questions, skipped = _read_questions(
         file,

@@ -21,9 +21,11 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from treegrpo.envs.digest import digest
-from treegrpo.envs.suite.service.records import DomainFile
+from treegrpo.envs.records import DataFile
 from treegrpo.envs.suite.service.store import Record
 
+MAX_BYTES = 256 * 1024**2
+"""The most that one file may hold when unpacked: it is held in memory."""
 READING = ("get_", "find_", "list_", "search_", "check_", "calculate", "think")
 """How the names of actions begin that only read; all others are taken to change something."""
 
@@ -162,17 +164,19 @@ def load_domain(folder: Path) -> DomainFolder:
     Raises:
         DataFileError: a file is missing or malformed; names file, line and field.
     """
-    policy = DomainFile(folder / "policy.md", "a policy").text()
-    tables = _tables(DomainFile(_database(folder), "a database"))
-    tasks = _tasks(DomainFile(folder / "tasks.json", "tasks"))
+    policy = DataFile(folder / "policy.md", "a policy", MAX_BYTES).text()
+    tables = _tables(DataFile(_database(folder), "a database", MAX_BYTES))
+    tasks = _tasks(DataFile(folder / "tasks.json", "tasks", MAX_BYTES))
     playable = tuple(task for task in tasks if not task.obstacle)
     skipped = dict(Counter(task.obstacle for task in tasks if task.obstacle))
     if not playable:
         found = f"no task can be played without the domain's code: {skipped}"
-        raise DomainFile(folder / "tasks.json", "tasks").error(found, "Give another domain.")
+        raise DataFile(folder / "tasks.json", "tasks", MAX_BYTES).error(
+            found, "Give another domain."
+        )
     splits = _splits(folder, [task.id for task in tasks])
     files = [folder / "policy.md", _database(folder), folder / "tasks.json"]
-    texts = [DomainFile(path, "a domain").text() for path in files]
+    texts = [DataFile(path, "a domain", MAX_BYTES).text() for path in files]
     marks = digest([texts, splits])
     return DomainFolder(tables, policy, playable, splits, skipped, _actions(playable), marks)
 
@@ -193,7 +197,7 @@ def _database(folder: Path) -> Path:
     return next((path for path in known if path.exists()), known[0])
 
 
-def _tables(file: DomainFile) -> dict[str, Mapping[str, Any]]:
+def _tables(file: DataFile) -> dict[str, Mapping[str, Any]]:
     """Return tables by name; a list becomes a table whose keys are its records' ids."""
     tables: dict[str, Mapping[str, Any]] = {}
     for name, value in file.table().items():
@@ -213,21 +217,21 @@ def _key(row: Any, number: int) -> str:
     return str(number) if name is None else str(fields[name])
 
 
-def _tasks(file: DomainFile) -> list[DomainTask]:
+def _tasks(file: DataFile) -> list[DomainTask]:
     tasks: list[DomainTask] = []
-    places: dict[str, int] = {}
-    for fields, line in file.entries():
-        task = file.read(fields, DomainTask, line)
-        if task.id in places:
-            found = f"field 'id': '{task.id}' was used before, on line {places[task.id]}"
-            raise file.error(found, "Give each task its own id.", line)
-        places[task.id] = line
+    lines: dict[str, int] = {}
+    for entry in file.entries():
+        task = file.read(entry, DomainTask)
+        if task.id in lines:
+            found = f"is '{task.id}', as on line {lines[task.id]}"
+            raise file.wrong_field(entry, "id", found, "Give each task its own id.")
+        lines[task.id] = entry.line
         tasks.append(task)
     return tasks
 
 
 def _splits(folder: Path, known: list[str]) -> dict[str, tuple[str, ...]]:
-    file = DomainFile(folder / "split_tasks.json", "splits")
+    file = DataFile(folder / "split_tasks.json", "splits", MAX_BYTES)
     if not file.path.exists():
         return {}
     splits: dict[str, tuple[str, ...]] = {}

@@ -20,14 +20,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar, cast
-
-from pydantic import BaseModel, ValidationError
+from typing import cast
 
 from treegrpo.envs.digest import digest, stable_seed
+from treegrpo.envs.records import DataFile, Item, describe
 from treegrpo.envs.suite.web_shop.catalogue import Product, Shop, Value
 from treegrpo.envs.suite.web_shop.file_goals import FileGoal
-from treegrpo.envs.suite.web_shop.reading import Entry, JsonFile, describe
 from treegrpo.envs.suite.web_shop.schemas import (
     AttributeRecord,
     InstructionRecord,
@@ -37,7 +35,8 @@ from treegrpo.envs.suite.web_shop.schemas import (
 UNKNOWN_PRICE = 10_000
 """Cents: what WebShop takes where a product has no price."""
 MAX_ASIN_CHARS = 10
-_Record = TypeVar("_Record", bound=BaseModel)
+MAX_BYTES = 512 * 1024**2
+"""The most that a file may hold when unpacked: it is held in memory."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +66,22 @@ def load_shop(
     Raises:
         DataFileError: a file is missing, empty or malformed; names file, line and field.
     """
-    source = JsonFile(Path(products), "products")
-    sha256, records, skipped = _read_products(source)
-    digests = [sha256]
+    source = DataFile(Path(products), "products", MAX_BYTES)
+    records, skipped = _read_products(source)
+    digests = [source.digest()]
     told = {asin: record.told() for asin, record in records.items()}
     if attributes is not None:
-        file = JsonFile(Path(attributes), "attributes")
-        sha256, table = _read_attributes(file)
-        digests.append(sha256)
+        file = DataFile(Path(attributes), "attributes", MAX_BYTES)
+        table = _read_attributes(file)
+        digests.append(file.digest())
         for asin in [asin for asin in table if asin in records]:
             update = {"attributes": table[asin].attributes}
             records[asin] = records[asin].model_copy(update=update)
             told[asin] = told[asin] or table[asin].told()
     if instructions is not None:
-        file = JsonFile(Path(instructions), "instructions")
-        sha256, told = _read_instructions(file)
-        digests.append(sha256)
+        file = DataFile(Path(instructions), "instructions", MAX_BYTES)
+        told = _read_instructions(file)
+        digests.append(file.digest())
     goals, left_out = _goals(records, told)
     if not goals:
         raise source.error(
@@ -93,15 +92,14 @@ def load_shop(
     return FileShop(shop, goals, digest(digests), skipped + left_out)
 
 
-def _read_products(file: JsonFile) -> tuple[str, dict[str, ProductRecord], int]:
-    sha256, entries = file.entries()
+def _read_products(file: DataFile) -> tuple[dict[str, ProductRecord], int]:
     records: dict[str, ProductRecord] = {}
     skipped = 0
-    for entry in entries:
-        if entry.key is not None:
+    for item in file.items():
+        if isinstance(item.key, str):
             to_do = "Give it as attributes= or instructions=, and the list of products as data=."
-            raise file.error("it is an object, products are a list", to_do, entry.line)
-        record = _validate(file, entry, entry.value, ProductRecord)
+            raise file.error("it is an object, products are a list", to_do, item.place)
+        record = file.read(item, ProductRecord)
         asin = record.asin
         is_broken = asin == "nan" or not asin.isalnum() or len(asin) > MAX_ASIN_CHARS
         if asin in records or is_broken:
@@ -110,56 +108,32 @@ def _read_products(file: JsonFile) -> tuple[str, dict[str, ProductRecord], int]:
             records[asin] = record
     if not records:
         raise file.error("it holds no product", "Give a file with at least one product.")
-    return sha256, records, skipped
+    return records, skipped
 
 
-def _read_attributes(file: JsonFile) -> tuple[str, dict[str, AttributeRecord]]:
-    sha256, entries = file.entries()
-    table: dict[str, AttributeRecord] = {}
-    for entry in _by_asin(file, entries):
-        table[str(entry.key)] = _validate(file, entry, entry.value, AttributeRecord)
-    return sha256, table
+def _read_attributes(file: DataFile) -> dict[str, AttributeRecord]:
+    return {asin: file.read(item, AttributeRecord) for asin, item in _by_asin(file)}
 
 
-def _read_instructions(file: JsonFile) -> tuple[str, dict[str, list[InstructionRecord]]]:
-    sha256, entries = file.entries()
+def _read_instructions(file: DataFile) -> dict[str, list[InstructionRecord]]:
     told: dict[str, list[InstructionRecord]] = {}
-    for entry in _by_asin(file, entries):
-        if not isinstance(entry.value, list):
-            found = f"'{entry.key}' should be a list of instructions; found {describe(entry.value)}"
-            raise file.error(found, "Correct the entry or leave it out.", entry.line)
-        told[str(entry.key)] = [
-            _validate(file, entry, one, InstructionRecord)
-            for one in cast("list[object]", entry.value)
+    for asin, item in _by_asin(file):
+        if not isinstance(item.value, list):
+            found = f"expected a list of instructions, found {describe(item.value)}"
+            raise file.error(found, "Correct the entry or leave it out.", item.place)
+        told[asin] = [
+            file.read(Item(asin, one, item.line), InstructionRecord)
+            for one in cast("list[object]", item.value)
         ]
-    return sha256, told
+    return told
 
 
-def _by_asin(file: JsonFile, entries: Iterator[Entry]) -> Iterator[Entry]:
-    for entry in entries:
-        if entry.key is None:
+def _by_asin(file: DataFile) -> Iterator[tuple[str, Item]]:
+    for item in file.items():
+        if isinstance(item.key, int):
             found = "it is a list, this file is an object of asins"
-            raise file.error(found, "Give the list of products as data=.", entry.line)
-        yield entry
-
-
-def _validate(file: JsonFile, entry: Entry, value: object, schema: type[_Record]) -> _Record:
-    """Return the record, or raise the one message for the first field that is wrong."""
-    of = f"of '{entry.key}' " if entry.key is not None else ""
-    try:
-        return schema.model_validate(value)
-    except ValidationError as failure:
-        error = failure.errors(include_url=False)[0]
-    if not error["loc"]:
-        found = f"the entry {of}should be an object; found {describe(value)}"
-        raise file.error(found, "Correct the entry or leave it out.", entry.line)
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-    if error["type"] == "missing":
-        found = f"field '{name[1:]}' {of}is missing; found {describe(value)}"
-    else:
-        wrong = error["msg"][:1].lower() + error["msg"][1:]
-        found = f"field '{name[1:]}' {of}is wrong: {wrong}; found {describe(error['input'])}"
-    raise file.error(found, "Correct the entry or leave it out.", entry.line)
+            raise file.error(found, "Give the list of products as data=.", item.place)
+        yield item.key, item
 
 
 def _goals(

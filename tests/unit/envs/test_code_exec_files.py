@@ -135,7 +135,12 @@ APPS: dict[str, Any] = json.loads((FOLDER / FILES["apps"]).read_text().splitline
     ("dataset", "entry", "change", "message"),
     [
         ("humaneval", HUMANEVAL, {"test": None}, "field 'test' is wrong: Input should be a valid"),
-        ("humaneval", HUMANEVAL, {"prompt": ...}, "field 'prompt' is missing; found 'task_id', 'e"),
+        (
+            "humaneval",
+            HUMANEVAL,
+            {"prompt": ...},
+            "field 'prompt' is missing; found an object with",
+        ),
         ("humaneval", HUMANEVAL, {"test": "def"}, "field 'test' is not valid Python: invalid syn"),
         ("humaneval", HUMANEVAL, {"test": "x = 1"}, "field 'test' has no function check(candidat"),
         ("humaneval", HUMANEVAL, {"entry_point": "f"}, "field 'entry_point' names 'f', which the"),
@@ -184,11 +189,11 @@ def test_a_wrong_field_is_named_with_file_and_line(
         ("", "the file is empty"),
         ("\n \n", "the file is empty"),
         ("[]", "the list is empty"),
-        ('{"a": 1', "line 1: not valid JSON"),
-        ('\n{"a": 1} x', "line 2: not valid JSON (text after the end of the object)"),
-        ("[1]", "line 1: expected an object, found int"),
-        ("7", "line 1: expected an object, found int"),
-        ('[{"a": 1}\n{"b": 2}]', "line 2: not valid JSON (expecting ',' or ']')"),
+        ('{"a": 1', "line 1, column 8: not valid JSON"),
+        ('\n{"a": 1} x', "line 2, column 10: not valid JSON (text after the end of the object)"),
+        ("[1]", "entry 1 (line 1): expected an object, found the number 1"),
+        ("7", "line 1: expected an object, found the number 7"),
+        ('[{"a": 1}\n{"b": 2}]', "entry 1 (line 1): field 'problem_id' is missing"),
         ("\n" + "[" * 5_000, "not valid JSON"),
     ],
 )
@@ -197,19 +202,18 @@ def test_what_is_no_task_file_is_told(tmp_path: Path, content: str, message: str
     path.write_text(content)
     with pytest.raises(DataFileError) as error:
         load_tasks(path, "apps")
-    if not content.startswith("["):
-        assert message in str(error.value)
+    assert message in str(error.value)
     assert str(path) in str(error.value)
 
 
 def test_other_bad_files(tmp_path: Path) -> None:
     path = tmp_path / "tasks.jsonl"
-    path.write_bytes(b"{}\n\xff\n")
+    path.write_bytes(json.dumps(MBPP).encode() + b"\n\xff\n")
     with pytest.raises(DataFileError, match="line 2: not UTF-8 text"):
         load_tasks(path, "mbpp")
     with pytest.raises(DataFileError, match=r"no such file.*Did you mean 'tasks.jsonl'"):
         load_tasks(tmp_path / "task.jsonl", "mbpp")
-    with pytest.raises(DataFileError, match="cannot be opened"):
+    with pytest.raises(DataFileError, match="this is a folder"):
         load_tasks(tmp_path, "mbpp")
     path.write_text("\n".join([json.dumps(MBPP)] * 2))
     with pytest.raises(DataFileError, match="line 2: field 'task_id' holds 'mbpp/9001', which li"):

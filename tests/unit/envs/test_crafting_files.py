@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from treegrpo.envs.errors import DataFileError
-from treegrpo.envs.suite.crafting import records
+from treegrpo.envs.suite.crafting import files
 from treegrpo.envs.suite.crafting.book import Book
 from treegrpo.envs.suite.crafting.files import BATCH, load_tasks
 from treegrpo.envs.suite.crafting.plan import num_steps
@@ -71,19 +71,22 @@ def test_a_gzip_file_and_objects_one_after_the_other_are_read(tmp_path: Path) ->
     [
         ("", ": the file is empty. "),
         ("[]", ": the list is empty. "),
-        ("[7]", ", line 1: expected an object, found int. "),
-        ('[\n{"item_id": "a"', ", line 2: not valid JSON (expecting ',' delimiter)"),
-        ("[" * 100_000, ", line 1: "),
-        ('[\n{"conversations": []}]', ", line 2: field 'item_id': is missing; "),
-        ('[{"item_id": 3, "conversations": []}]', ", line 1: field 'item_id': Input should be"),
-        ('[{"item_id": "a", "conversations": []}]', ", line 1: field 'conversations': List"),
+        ("[7]", ", entry 1 (line 1): expected an object, found the number 7. "),
+        ('[\n{"item_id": "a"', ", line 2, column 16: not valid JSON (expecting ',' delimiter)"),
+        ("[" * 100_000, ", line 1, column 2: not valid JSON (maximum recursion"),
+        ('[\n{"conversations": []}]', ", entry 1 (line 2): field 'item_id' is missing; "),
+        ('[{"item_id": 3, "conversations": []}]', ", entry 1 (line 1): field 'item_id' is wrong: "),
+        (
+            '[{"item_id": "a", "conversations": []}]',
+            ", entry 1 (line 1): field 'conversations' is wrong: List",
+        ),
         (
             '[{"item_id": "a", "conversations": [{"value": 4}]}]',
-            ", line 1: field 'conversations.0.value': Input should be a valid string",
+            ", entry 1 (line 1): field 'conversations.0.value' is wrong: Input should be a valid",
         ),
         (
             '[{"item_id": "a", "conversations": [{"value": "Hello."}]}]',
-            ", line 1: field 'conversations' has no message with 'Crafting commands:'",
+            ", entry 1 (line 1): field 'conversations' has no message with 'Crafting commands:'",
         ),
         (b"\xff\xfe", ", line 1: not UTF-8 text (byte 0xff)"),
         (gzip.compress(GOOD.encode(), mtime=0)[:-9], ": the gzip data is cut short or damaged"),
@@ -113,7 +116,8 @@ def test_a_fault_inside_a_message_names_field_and_line(tmp_path: Path) -> None:
     value = HEAD + "craft 1 cup using 2 clay\nmelt 1 cup\nGoal: craft cup."
     items = [{"item_id": "a", "conversations": [{"from": "human", "value": value}]}]
     assert refusal(tmp_path / "items.json", json.dumps(items)) == (
-        ", line 1: field 'conversations.0.value', its line 3: 'melt 1 cup' is no command. "
+        ", entry 1 (line 1): field 'conversations.0.value', its line 3: "
+        "'melt 1 cup' is no command. "
         "Write 'craft 4 oak planks using 1 oak log', counts from 1 to 999."
     )
     items[0]["conversations"] = [{"value": "Goal: craft cup.\n" + HEAD}]
@@ -123,18 +127,18 @@ def test_a_fault_inside_a_message_names_field_and_line(tmp_path: Path) -> None:
 def test_an_id_used_twice_is_named(tmp_path: Path) -> None:
     items = json.loads((CRAFTING / "items.json").read_text())
     text = ",\n".join(json.dumps(item) for item in (items[0], items[0]))
-    found = ", line 2: field 'item_id' is 'textcraft_0', as on line 1. Leave one of the two out."
-    assert refusal(tmp_path / "items.json", f"[{text}]") == found
+    found = ", entry 2 (line 2): field 'item_id' is 'textcraft_0', as on line 1. Leave one of"
+    assert refusal(tmp_path / "items.json", f"[{text}]").startswith(found)
 
 
 def test_a_file_too_long_and_a_folder_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "MAX_BYTES", 1024)
+    monkeypatch.setattr(files, "MAX_BYTES", 1024)
     assert refusal(tmp_path / "long", "x" * 1025).startswith(": it is longer than 0.0009")
     bomb = gzip.compress(b"x" * 10_000_000, mtime=0)
     assert refusal(tmp_path / "bomb", bomb).startswith(": it is longer than 0.0009")
-    with pytest.raises(DataFileError, match="it cannot be opened"):
+    with pytest.raises(DataFileError, match="this is a folder"):
         load_tasks(tmp_path)
     with pytest.raises(DataFileError, match="Did you mean 'bomb'"):
         load_tasks(tmp_path / "bombs")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from treegrpo.envs.errors import DataFileError
-from treegrpo.envs.suite.notes import records
+from treegrpo.envs.suite.notes import files
 from treegrpo.envs.suite.notes.files import MAX_MESSAGE_CHARS, load_tasks
 
 MEMORY = Path(__file__).parents[2] / "fixtures" / "notes" / "memory.jsonl"
@@ -78,26 +78,29 @@ def test_the_level_is_by_the_number_of_messages(tmp_path: Path) -> None:
     [
         ("", ": the file is empty. "),
         ("\n \n", ": the file is empty. "),
-        ("[1]", ", line 1: expected an object, found list. "),
-        (lines(TOLD) + '\n{"id": ', ", line 2: not valid JSON (Expecting value)"),
-        ("[" * 100_000, ", line 1: not valid JSON"),
+        ("[1]", ", entry 1 (line 1): expected an object, found the number 1. "),
+        (lines(TOLD) + '\n{"id": ', ", line 2, column 7: not valid JSON (expecting value)"),
+        ("[" * 100_000, ", line 1, column 2: not valid JSON"),
         (b"\n\xe9", ", line 2: not UTF-8 text (byte 0xe9)"),
         (
             gzip.compress(lines(TOLD).encode(), mtime=0)[:-9],
             ": the gzip data is cut short or damaged",
         ),
         (lines(TOLD, RIGHT), ": it has no question. "),
-        (lines({"scenario": "tea"}), ", line 1: field 'id': is missing; found 'scenario'. "),
-        (lines({**TOLD, "id": 3}), ", line 1: field 'id': Input should be a valid string"),
-        (lines({**TOLD, "question": "Hi"}), ", line 1: field 'question': Input should be a valid"),
+        (
+            lines({"scenario": "tea"}),
+            ", line 1: field 'id' is missing; found an object with the fields 'scenario'. ",
+        ),
+        (lines({**TOLD, "id": 3}), ", line 1: field 'id' is wrong: Input should be a valid string"),
+        (lines({**TOLD, "question": "Hi"}), ", line 1: field 'question' is wrong: Input should"),
         (
             lines({**TOLD, "question": [[{"role": "user"}]]}),
-            ", line 1: field 'question.0.0.content': is missing; ",
+            ", line 1: field 'question.0.0.content' is missing; ",
         ),
-        (lines({**TOLD, "question": [[]]}), ", line 1: field 'question': no message of the user"),
-        (lines({**RIGHT, "ground_truth": []}), ", line 1: field 'ground_truth': List should"),
-        (lines({**RIGHT, "ground_truth": "tea"}), ", line 1: field 'ground_truth': Input should"),
-        (lines({**RIGHT, "ground_truth": ["."]}), ", line 1: field 'ground_truth': a text without"),
+        (lines({**TOLD, "question": [[]]}), ", line 1: field 'question' has no message of the"),
+        (lines({**RIGHT, "ground_truth": []}), ", line 1: field 'ground_truth' is wrong: List"),
+        (lines({**RIGHT, "ground_truth": "tea"}), ", line 1: field 'ground_truth' is wrong: Input"),
+        (lines({**RIGHT, "ground_truth": ["."]}), ", line 1: field 'ground_truth' has a text wit"),
         (lines(ASKED, RIGHT), ", line 1: field 'scenario' is 'tea'; conversations are of: none. "),
         (lines(TOLD, ASKED), ", line 2: field 'id' is 'memory_0', which no line with"),
         (lines(ASKED, ASKED), ", line 2: field 'id' is 'memory_0', as on line 1. "),
@@ -111,10 +114,10 @@ def test_each_fault_is_one_message(tmp_path: Path, content: str | bytes, found: 
 def test_a_line_too_long_a_folder_and_a_wrong_name_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", 2048)
+    monkeypatch.setattr(files, "MAX_LINE_BYTES", 2048)
     bomb = gzip.compress(lines(TOLD).encode() + b"\n" + b" " * 10_000_000)
-    assert refusal(tmp_path / "bomb", bomb).startswith(", line 2: the line is longer than 0.0019")
-    with pytest.raises(DataFileError, match="it cannot be opened"):
+    assert refusal(tmp_path / "bomb", bomb).startswith(": line 2 is longer than 0.0019")
+    with pytest.raises(DataFileError, match="this is a folder"):
         load_tasks(tmp_path)
     with pytest.raises(DataFileError, match="Did you mean 'bomb'"):
         load_tasks(tmp_path / "bombs")

@@ -12,7 +12,7 @@ from treegrpo.envs import make
 from treegrpo.envs.core import ToolEnv
 from treegrpo.envs.errors import DataFileError, UnknownSplit
 from treegrpo.envs.snapshot import core_of
-from treegrpo.envs.suite.service import records
+from treegrpo.envs.suite.service import domain_files
 from treegrpo.envs.suite.service.domain_files import Action, load_domain, with_data
 from treegrpo.envs.suite.service.file_desk import PATIENCE, FileDesk, match, tells
 
@@ -159,8 +159,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"id": None}, r"tasks\.json', line 1: field 'id' is wrong"),
-        ({"user_scenario": None}, r"line 1: field 'user_scenario' is wrong"),
+        ({"id": None}, r"tasks\.json', entry 1 \(line 1\): field 'id' is wrong"),
+        ({"user_scenario": None}, r"\(line 1\): field 'user_scenario' is wrong"),
         ({"user_scenario": {"instructions": {"known_info": "x"}}}, r"reason_for_call' is missing"),
         ({"evaluation_criteria": {"actions": [{"name": 3}]}}, r"criteria\.actions\.0\.name' is"),
         ({"evaluation_criteria": None}, "no task can be played"),
@@ -183,12 +183,12 @@ def test_wrong_fields_are_named(folder: Path, change: dict[str, Any], message: s
     [
         ("tasks.json", "", "the file is empty"),
         ("tasks.json", "[]", "the list is empty"),
-        ("tasks.json", "{}", "line 1: expected a JSON list"),
-        ("tasks.json", "[\n7]", "line 2: expected an object, found int"),
-        ("tasks.json", '[\n{"id": }]', "line 2: not valid JSON"),
+        ("tasks.json", "{}", "line 1: field 'id' is missing"),
+        ("tasks.json", "[\n7]", r"entry 1 \(line 2\): expected an object, found the number 7"),
+        ("tasks.json", '[\n{"id": }]', "line 2, column 8: not valid JSON"),
         ("tasks.json", "[" * 100_000, "not valid JSON|expected an object"),
         ("db.json", '{"a": {}', "not valid JSON"),
-        ("db.json", "[1]", "expected an object, found list"),
+        ("db.json", "[1]", "expected an object, found a list of 1"),
         ("db.json", '{"a": 1}', "no table was found"),
         ("db.json", "{} {}", "text after the end"),
         ("split_tasks.json", '{"train": 1}', "field 'train' is no list"),
@@ -212,8 +212,8 @@ def test_bytes_that_are_no_text_are_told(folder: Path, monkeypatch: pytest.Monke
     (folder / "db.json").write_bytes(packed[:-9])
     with pytest.raises(DataFileError, match="cut short or damaged"):
         load_domain(folder)
-    monkeypatch.setattr(records, "MAX_BYTES", 10)
-    with pytest.raises(DataFileError, match="larger than"):
+    monkeypatch.setattr(domain_files, "MAX_BYTES", 10)
+    with pytest.raises(DataFileError, match="it is longer than"):
         load_domain(LIBRARY)
 
 
@@ -224,5 +224,7 @@ def test_bad_toml_and_two_tasks_of_one_id_are_told(folder: Path, tmp_path: Path)
         load_domain(lists)
     task = json.loads((LIBRARY / "tasks.json").read_text("utf-8"))[0]
     (folder / "tasks.json").write_text(f"[{json.dumps(task)},\n{json.dumps(task)}]", "utf-8")
-    with pytest.raises(DataFileError, match="line 2: field 'id': 'renew' was used before"):
+    with pytest.raises(
+        DataFileError, match=r"entry 2 \(line 2\): field 'id' is 'renew', as on line 1"
+    ):
         load_domain(folder)

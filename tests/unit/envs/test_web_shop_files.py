@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from treegrpo.envs.errors import DataFileError, UnknownOption
-from treegrpo.envs.suite.web_shop import reading
+from treegrpo.envs.suite.web_shop import files as web_shop_files
 from treegrpo.envs.suite.web_shop.catalogue import Product, Shop
 from treegrpo.envs.suite.web_shop.env import WebShopEnv
 from treegrpo.envs.suite.web_shop.file_goals import FileGoal, file_share
@@ -131,29 +131,35 @@ def wrong(**changes: object) -> str:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (wrong(asin=...), "line 3: field 'asin' is missing; found an object with the fields"),
-        (wrong(asin=7), "line 3: field 'asin' is wrong: input should be a valid string; found 7"),
-        (wrong(Title=...), "line 3: field 'name' is missing"),
-        (wrong(pricing={"low": 1}), "line 3: field 'pricing"),
-        (wrong(pricing=[float("nan")]), "line 3: field 'pricing"),
-        (wrong(Attributes="soft"), "field 'Attributes' is wrong: input should be a valid list"),
-        (wrong(Attributes=["a", 3]), "field 'Attributes[1]' is wrong"),
+        (
+            wrong(asin=...),
+            "entry 2 (line 3): field 'asin' is missing; found an object with the fields",
+        ),
+        (
+            wrong(asin=7),
+            "field 'asin' is wrong: Input should be a valid string; found the number 7",
+        ),
+        (wrong(Title=...), "(line 3): field 'name' is missing"),
+        (wrong(pricing={"low": 1}), "(line 3): field 'pricing"),
+        (wrong(pricing=[float("nan")]), "(line 3): field 'pricing"),
+        (wrong(Attributes="soft"), "field 'Attributes' is wrong: Input should be a valid list"),
+        (wrong(Attributes=["a", 3]), "field 'Attributes.1' is wrong"),
         (wrong(customization_options=["red"]), "field 'customization_options' is wrong"),
         (
             wrong(customization_options={"Color": [{"image": "x"}]}),
-            "line 3: field 'customization_options.Color[0].value' is missing",
+            "(line 3): field 'customization_options.Color.0.value' is missing",
         ),
-        (wrong(instructions=[{"instruction": "x"}]), "'instructions[0].instruction_attributes'"),
-        ('[\n3,\n"x"]', "line 2: the entry should be an object; found 3"),
-        ('[\n{"asin": "B0"', "line 2: not valid JSON (expecting ',' delimiter)"),
-        (f"[{json.dumps(PRODUCT)}] 1", "line 1: not valid JSON (text after the end)"),
+        (wrong(instructions=[{"instruction": "x"}]), "'instructions.0.instruction_attributes'"),
+        ('[\n3,\n"x"]', "entry 1 (line 2): expected an object, found the number 3"),
+        ('[\n{"asin": "B0"', "line 2, column 14: not valid JSON (expecting ',' delimiter)"),
+        (f"[{json.dumps(PRODUCT)}] 1", "not valid JSON (text after the end of the list)"),
         (f"[{json.dumps(PRODUCT)}", "not valid JSON (expecting ',' or ']')"),
-        (json.dumps({"B0": PRODUCT}), "line 1: it is an object, products are a list"),
+        (json.dumps({"B0": PRODUCT}), "entry 'B0' (line 1): it is an object, products are a list"),
         ("[]", "it holds no product"),
         ("{3: 4}", "not valid JSON"),
         (" \n", "the file is empty"),
-        ("nothing", "line 1: not valid JSON (it is neither a list nor an object)"),
-        ("[" * 100_000, "line 1: not valid JSON (maximum recursion depth"),
+        ("nothing", "line 1, column 1: not valid JSON (it is neither a list nor an object)"),
+        ("[" * 100_000, "line 1, column 2: not valid JSON (maximum recursion depth"),
         (json.dumps([{**PRODUCT, "instruction_text": None}]), "have no instruction with an attr"),
         (json.dumps([{**PRODUCT, "asin": "a b"}]), "it holds no product"),
     ],
@@ -191,11 +197,11 @@ def test_broken_bytes_are_told(tmp_path: Path, data: bytes, told: str) -> None:
 def test_a_file_that_is_too_large_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
-    monkeypatch.setattr(reading, "MAX_BYTES", 1024**2)
+    monkeypatch.setattr(web_shop_files, "MAX_BYTES", 1024**2)
     text = b"[" + b" " * 1024**2 + b"]"
     path = tmp_path / "items.json"
     path.write_bytes(gzip.compress(text) if packed else text)
-    with pytest.raises(DataFileError, match="it holds more than 1 MiB"):
+    with pytest.raises(DataFileError, match="it is longer than 1 MiB"):
         load_shop(path)
 
 
@@ -211,11 +217,23 @@ def test_a_path_that_is_no_file_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("attributes", '{"B0": 3}', "line 1: the entry of 'B0' should be an object; found 3"),
-        ("attributes", '{\n"B0": {"attributes": 3}}', "line 2: field 'attributes' of 'B0' is wr"),
+        ("attributes", '{"B0": 3}', "entry 'B0' (line 1): expected an object, found the number 3"),
+        (
+            "attributes",
+            '{\n"B0": {"attributes": 3}}',
+            "entry 'B0' (line 2): field 'attributes' is wrong",
+        ),
         ("attributes", "[{}]", "it is a list, this file is an object of asins"),
-        ("instructions", '{"B0": {}}', "'B0' should be a list of instructions; found an empty"),
-        ("instructions", '{"B0": [{"instruction": ""}]}', "field 'instruction' of 'B0' is wrong"),
+        (
+            "instructions",
+            '{"B0": {}}',
+            "entry 'B0' (line 1): expected a list of instructions, found an empty object",
+        ),
+        (
+            "instructions",
+            '{"B0": [{"instruction": ""}]}',
+            "entry 'B0' (line 1): field 'instruction' is wrong",
+        ),
         ("instructions", '{"B0": [], }', "not valid JSON"),
     ],
 )
