@@ -145,6 +145,9 @@ def load_plugins() -> None:
     for point in importlib.metadata.entry_points(group=PLUGIN_GROUP):
         try:
             loaded = point.load()
+            if inspect.ismodule(loaded) and loaded.__file__ is None:
+                folder = next(iter(loaded.__path__))
+                raise ImportError(f"the folder {folder} hides the module; run elsewhere")
             if inspect.isfunction(loaded):
                 loaded()
         except Exception as error:  # noqa: BLE001 - one plug-in must not take the others away

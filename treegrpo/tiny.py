@@ -1,6 +1,6 @@
-"""A tiny language model and its word-level tokenizer, built from nothing.
+"""A tiny language model and tokenizers for it, built from nothing.
 
-Both are saved as an ordinary Hugging Face folder: `AutoModelForCausalLM.from_pretrained` and
+All are saved as an ordinary Hugging Face folder: `AutoModelForCausalLM.from_pretrained` and
 `AutoTokenizer.from_pretrained` load it like any other.
 """
 
@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from treegrpo.loading import save_model
 
-__all__ = ["build_model", "build_tokenizer", "save_model"]
+__all__ = ["build_bpe_tokenizer", "build_model", "build_tokenizer", "save_model"]
 
 END, START, PAD, UNKNOWN = "<|im_end|>", "<|im_start|>", "<|pad|>", "<|unk|>"
 
@@ -49,6 +49,30 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     splitter: Any = pre_tokenizers.Split(Regex(_TOKEN), behavior="removed", invert=True)
     cast("Any", core).pre_tokenizer = splitter
+    return _with_chat_template(core)
+
+
+def build_bpe_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer of at most `vocabulary` tokens, and a chat template.
+
+    Nothing is lost in it, so it suits texts of any kind; digits are tokens of their own.
+    """
+    core = Tokenizer(models.BPE())
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits: Any = pre_tokenizers.Digits(individual_digits=True)
+    cast("Any", core).pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
+    cast("Any", core).decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, UNKNOWN, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer)
+    return _with_chat_template(core)
+
+
+def _with_chat_template(core: Tokenizer) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,

@@ -9,7 +9,7 @@ copy from what it reads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,8 @@ def record_demonstrations(
     act: Callable[[], str],
     count: int,
     seed: int,
+    *,
+    options: Mapping[str, Any] | None = None,
     on_episode: Callable[[int, int], None] | None = None,
 ) -> list[Demonstration]:
     """Return `count` episodes of the training split, played by a scripted agent.
@@ -62,13 +64,16 @@ def record_demonstrations(
         act: returns the agent's next action.
         count: number of episodes.
         seed: decides which questions are posed.
+        options: go to each reset.
         on_episode: called with (episodes done, episodes) after each.
     """
     core: Any = env.unwrapped
     tools = core.tool_schemas()
     recorded: list[Demonstration] = []
     for number in range(count):
-        _, info = env.reset(seed=stable_seed("demonstration", seed, number))
+        _, info = env.reset(
+            seed=stable_seed("demonstration", seed, number), options=dict(options or {})
+        )
         begin()
         messages: list[Message] = list(info["messages"])
         ended = False

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import treegrpo
-from treegrpo.cli import check, demo, envs, mcp, new, play, replay, train
+from treegrpo.cli import check, demo, envs, mcp, new, play, replay, train, warmstart
 from treegrpo.cli.errors import run
 from treegrpo.cli.leaderboard import eval_command, leaderboard_app
 from treegrpo.cli.sandbox import sandbox_app
@@ -32,6 +32,7 @@ def _folder_agent(folder: Path) -> Agent:
 
 
 app.command("demo")(demo.demo_command)
+app.command("warmstart")(warmstart.warmstart_command)
 app.command("train")(train.train_command)
 app.command("new")(new.new_command)
 app.command("check")(check.check_command)

@@ -44,7 +44,8 @@ def _next_steps(name: str, folder: Path) -> list[str]:
         f"pip install -e {folder}",
         f"treegrpo check {env_id(name)}",
         f"treegrpo play {env_id(name)}",
-        f"treegrpo train --env {env_id(name)} --model MODEL --out runs/{name}",
+        f"treegrpo warmstart --env {env_id(name)} --out runs/{name}_start",
+        f"treegrpo train --env {env_id(name)} --model runs/{name}_start --out runs/{name}",
         f"treegrpo eval --env {env_id(name)} --agent oracle --out runs/{name}_oracle",
     ]
 

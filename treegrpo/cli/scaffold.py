@@ -5,37 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 ENVIRONMENT = '''\
-"""Reach a number from 1 by doubling and adding one: works as it is; make it yours."""
+"""Press buttons in the order asked for: works as it is; make it yours."""
+
+from itertools import permutations
 
 from treegrpo.envs import Task, ToolEnv, register, tool
 
+ORDERS = [list(order) for order in permutations(range(8), 4)]
+TASKS = [Task(f"press-{{order}}", f"Press {{order}}.", order) for order in ORDERS]
+
 
 class {cls}(ToolEnv):
-    max_turns = 20
+    max_turns = 8
 
     def tasks(self, split):
-        numbers = [n for n in range(64, 512) if (n % 5 == 0) == (split == "test")]
-        return [Task(f"reach-{{n}}", f"Start at 1 and reach {{n}}.", n) for n in numbers]
+        return [task for task in TASKS if (sum(task.answer) % 5 == 0) == (split == "test")]
 
     def setup(self, task, rng):
-        return {{"number": 1}}
+        return {{"pressed": []}}
 
     @tool(effects="write")
-    def step_up(self, double: bool) -> str:
-        """Double the number, or else add one."""
-        self.state["number"] += self.state["number"] if double else 1
-        if self.state["number"] >= self.task.answer:
-            self.finish("reached")
-        return f"The number is {{self.state['number']}}."
+    def press(self, button: int) -> str:
+        """Press a button; a wrong one ends the episode."""
+        pressed = self.state["pressed"] = [*self.state["pressed"], button]
+        if pressed != self.task.answer[: len(pressed)] or pressed == self.task.answer:
+            self.finish("pressed")
+        return f"Pressed {{button}}."
 
     def score(self, state, transcript, task):
-        return float(state["number"] == task.answer)
+        return float(state["pressed"] == task.answer)
 
     def oracle(self):
-        goal = self.task.answer
-        while goal // 2 >= self.state["number"]:
-            goal //= 2
-        return self.encode_call("step_up", double=goal == self.state["number"])
+        return self.encode_call("press", button=self.task.answer[len(self.state["pressed"])])
 
 
 register("{id}", "{name}:{cls}")
@@ -77,7 +78,7 @@ description = "The environment {id}"
 requires-python = ">=3.11"
 dependencies = ["treegrpo"]
 
-# How `treegrpo list`, `check`, `train` and `eval` find it once it is installed.
+# How `treegrpo envs`, `check`, `train` and `eval` find it once it is installed.
 [project.entry-points."treegrpo.envs"]
 {name} = "{name}"
 

@@ -18,6 +18,7 @@ from treegrpo.envs.errors import TreegrpoError
 OPTIONS = {
     "demo": "--algo --fast --out --seed --threads",
     "train": "--config --env --model --out --resume overrides",
+    "warmstart": ("--demonstrations --difficulty --env --layers --mistakes --out --seed --threads"),
     "eval": (
         "--agent --concurrency --env --env-arg --first-index --out --seed --split --tasks --trials"
     ),

@@ -196,3 +196,15 @@ def test_plugins_load_late_and_one_failure_is_a_warning(monkeypatch: pytest.Monk
         env = make("theirs/Sum-v0")
     assert isinstance(env.unwrapped, Sum)
     assert "theirs/Sum-v0" in list_envs() and asked == ["treegrpo.envs"]
+
+
+def test_a_folder_that_hides_a_plugins_module_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "hidden_plugin").mkdir()  # a project's folder, found in place of its module
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = Point("hidden", lambda: importlib.import_module("hidden_plugin"))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [point])
+    registry.load_plugins.cache_clear()
+    with pytest.warns(RuntimeWarning, match=r"'hidden' .* the folder .*hidden_plugin hides"):
+        list_envs()

@@ -59,7 +59,12 @@ def test_recording_tells_how_far_it_is() -> None:
     env, seen = make("treegrpo/SearchQA-v0"), list[tuple[int, int]]()
     core = core_of(env)
     record_demonstrations(
-        env, lambda: None, lambda: oracle_action(core), 3, 0, lambda d, t: seen.append((d, t))
+        env,
+        lambda: None,
+        lambda: oracle_action(core),
+        3,
+        0,
+        on_episode=lambda d, t: seen.append((d, t)),
     )
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
