@@ -9,6 +9,7 @@ register("treegrpo/SearchQA-v1", "treegrpo.envs.suite.search_qa.page_env:SearchP
 register("treegrpo/CodeExec-v0", "treegrpo.envs.suite.code_exec.env:CodeExecEnv")
 register("treegrpo/PythonMath-v0", "treegrpo.envs.suite.code_exec.math_env:PythonMathEnv")
 register("treegrpo/SQL-v0", "treegrpo.envs.suite.sql.env:SQLEnv")
+register("treegrpo/SQL-v1", "treegrpo.envs.suite.sql.level_env:SQLLevelsEnv")
 register("treegrpo/Crafting-v0", "treegrpo.envs.suite.crafting.env:CraftingEnv")
 register("treegrpo/WebShop-v0", "treegrpo.envs.suite.web_shop.env:WebShopEnv")
 register("treegrpo/Service-v0", "treegrpo.envs.suite.service.env:make_service")

@@ -1,6 +1,7 @@
-"""SQL: a generated database, questions about it, and changes that cannot be undone."""
+"""SQL: a database to question and to change, and changes that cannot be undone."""
 
 from treegrpo.envs.suite.sql.env import SQLEnv
+from treegrpo.envs.suite.sql.level_env import SQLLevelsEnv
 from treegrpo.envs.suite.sql.tasks import vocabulary, words
 
-__all__ = ["SQLEnv", "vocabulary", "words"]
+__all__ = ["SQLEnv", "SQLLevelsEnv", "vocabulary", "words"]

@@ -15,6 +15,7 @@ Three properties make the copies true:
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ class Database:
     @classmethod
     def create(cls, tables: Sequence[Table]) -> Database:
         """Return a database with these tables; a parent table stands before its children."""
-        with contextlib.closing(_connect()) as connection:
+        with contextlib.closing(connect()) as connection:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute("BEGIN")
             for table in tables:
@@ -146,7 +147,7 @@ class Database:
 
     def columns(self, table: str) -> list[str]:
         """Return the names of a table's columns, the primary key first."""
-        return [str(row[1]) for row in self._open().execute(f"PRAGMA table_info({table})")]
+        return [str(row[1]) for row in self._open().execute(f"PRAGMA table_info({quoted(table)})")]
 
     def describe(self, table: str) -> str:
         """Return one line: the table, its columns with types, keys and references.
@@ -158,14 +159,16 @@ class Database:
         if table not in known:
             raise SQLError(f"no such table: {table[:60]}. Tables: {', '.join(known)}")
         connection = self._open()
-        keys = connection.execute(f"PRAGMA foreign_key_list({table})").fetchall()
-        parents = {key[3]: f" REFERENCES {key[2]}({key[4]})" for key in keys}
+        keys = connection.execute(f"PRAGMA foreign_key_list({quoted(table)})").fetchall()
+        parents = {key[3]: f" REFERENCES {shown(key[2])}{_column(key[4])}" for key in keys}
         cascades = {key[3]: " ON DELETE CASCADE" for key in keys if key[6] == "CASCADE"}
         parts: list[str] = []
-        for _, name, kind, _, _, primary in connection.execute(f"PRAGMA table_info({table})"):
-            text = f"{name} {kind}".rstrip() + (" PRIMARY KEY" if primary else "")
+        for _, name, kind, _, _, primary in connection.execute(
+            f"PRAGMA table_info({quoted(table)})"
+        ):
+            text = f"{shown(name)} {kind}".rstrip() + (" PRIMARY KEY" if primary else "")
             parts.append(text + parents.get(name, "") + cascades.get(name, ""))
-        return f"{table} ({', '.join(parts)})"
+        return f"{shown(table)} ({', '.join(parts)})"
 
     # ------------------------------------------------------------------- for copies and hashes
 
@@ -177,7 +180,9 @@ class Database:
                 were committed.
         """
         if self._connection is not None and self._connection.in_transaction:
-            raise SnapshotUnsupported(["the SQLite database has an open transaction"])
+            raise SnapshotUnsupported(
+                ["the SQLite database has an open transaction; COMMIT or ROLLBACK it first"]
+            )
         if self._image is None:
             self._image = self._open().serialize()
         return self._image
@@ -230,7 +235,7 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             assert self._image is not None  # ours: a closed database has an image
-            connection = _connect()
+            connection = connect()
             connection.deserialize(self._image)
             for pragma in _PRAGMAS:
                 connection.execute(pragma)
@@ -246,7 +251,8 @@ class Database:
         return int(self._open().execute("SELECT changes()").fetchone()[0])
 
 
-def _connect() -> sqlite3.Connection:
+def connect() -> sqlite3.Connection:
+    """Return a connection to an empty database in memory."""
     # Autocommit. Not bound to a thread, since a pool may step one environment from several in
     # turn. No statement cache: a cached statement keeps its step count from one run to the next.
     connection = sqlite3.connect(
@@ -254,6 +260,21 @@ def _connect() -> sqlite3.Connection:
     )
     connection.text_factory = _decode
     return connection
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL takes it, whatever it holds."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def shown(name: str) -> str:
+    """Return a name as an agent may write it: bare if it is a word, else quoted."""
+    return name if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else quoted(name)
+
+
+def _column(name: str | None) -> str:
+    # A reference without a column is one to the parent's primary key.
+    return "" if name is None else f"({shown(name)})"
 
 
 def _decode(data: bytes) -> str:

@@ -36,44 +36,13 @@ class SQLState:
     submission: str | None = None
 
 
-class SQLEnv(ToolEnv):
-    """Questions about, and changes to, a generated SQLite database.
+class DatabaseEnv(ToolEnv):
+    """Tools, score and agents of every version; a version adds its tasks."""
 
-    Args:
-        horizon: "short" (3 to 7 steps for the oracle, levels 1 to 3: one table, joins and
-            groups, writes) or "long" (a chain of jobs, 10 to 20 steps, every change final).
-
-    Reward: 1 if the final database is exactly as asked and, for a question, the submitted
-    query gives the right rows; else 0.
-    """
-
-    difficulties: ClassVar[tuple[int, ...]] = tasks.DIFFICULTIES
     system_prompt: ClassVar[str] = (
         "Work on the SQLite database with the tools, one statement per call. Changes cannot be "
         "undone. Submit once, at the end."
     )
-
-    def __init__(self, *, horizon: str = "short", **settings: Any) -> None:
-        """Make the environment; other settings are ToolEnv's."""
-        if horizon not in tasks.HORIZONS:
-            raise UnknownOption(
-                f"horizon '{horizon}' asked for; SQL has: {', '.join(tasks.HORIZONS)}."
-                f"{suggest(str(horizon), tasks.HORIZONS)}"
-            )
-        self.horizon = horizon
-        self.max_turns = 24 if horizon == "long" else 12
-        self.max_tool_calls = 2 * self.max_turns
-        super().__init__(**settings)
-
-    def tasks(self, split: str) -> Sequence[Task]:
-        """Return the tasks of a split, made one by one."""
-        return GeneratedTasks(
-            partial(tasks.make_task, horizon=self.horizon, split=split),
-            name=f"SQL/{self.horizon}",
-            split=split,
-            size=self.num_tasks[split],
-            difficulties=self.difficulties,
-        )
 
     def setup(self, task: Task, rng: np.random.Generator) -> SQLState:
         """Return a fresh database with the task's tables."""
@@ -120,9 +89,8 @@ class SQLEnv(ToolEnv):
         Args:
             sql: the SELECT statement, or done.
         """
-        goal = cast("Goal", self.task.answer)
         said = sql.strip()
-        if goal.rows is None:
+        if not self._wants_rows:
             if said.lower() not in (DONE, ""):
                 raise SQLError(f"this task asks for changes; submit {DONE} after the last one")
         else:
@@ -134,6 +102,11 @@ class SQLEnv(ToolEnv):
     @property
     def _database(self) -> Database:
         return cast("SQLState", self.state).database
+
+    @property
+    def _wants_rows(self) -> bool:
+        """Whether the task is a question, answered by rows, and not a change."""
+        return cast("Goal", self.task.answer).rows is not None
 
     # ----------------------------------------------------------------------------- the agents
 
@@ -163,6 +136,42 @@ class SQLEnv(ToolEnv):
             Step("submit", {"sql": pick(rng, (DONE, f"SELECT * FROM {table}"))}),
         )
         return self._encode(pick(rng, steps))
+
+
+class SQLEnv(DatabaseEnv):
+    """Questions about, and changes to, a generated SQLite database.
+
+    Args:
+        horizon: "short" (3 to 7 steps for the oracle, levels 1 to 3: one table, joins and
+            groups, writes) or "long" (a chain of jobs, 10 to 20 steps, every change final).
+
+    Reward: 1 if the final database is exactly as asked and, for a question, the submitted
+    query gives the right rows; else 0.
+    """
+
+    difficulties: ClassVar[tuple[int, ...]] = tasks.DIFFICULTIES
+
+    def __init__(self, *, horizon: str = "short", **settings: Any) -> None:
+        """Make the environment; other settings are ToolEnv's."""
+        if horizon not in tasks.HORIZONS:
+            raise UnknownOption(
+                f"horizon '{horizon}' asked for; SQL has: {', '.join(tasks.HORIZONS)}."
+                f"{suggest(str(horizon), tasks.HORIZONS)}"
+            )
+        self.horizon = horizon
+        self.max_turns = 24 if horizon == "long" else 12
+        self.max_tool_calls = 2 * self.max_turns
+        super().__init__(**settings)
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Return the tasks of a split, made one by one."""
+        return GeneratedTasks(
+            partial(tasks.make_task, horizon=self.horizon, split=split),
+            name=f"SQL/{self.horizon}",
+            split=split,
+            size=self.num_tasks[split],
+            difficulties=self.difficulties,
+        )
 
 
 def show(result: Result) -> str:

@@ -39,7 +39,7 @@ _ONLY = "only SELECT, INSERT, UPDATE and DELETE statements are allowed"
 _SELECT = "a SELECT is needed here"
 _SYSTEM = "table-valued functions and changes of system tables are not available"
 _COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
-_FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
+FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 
 
 class SQLError(Exception):
@@ -54,6 +54,8 @@ class Guard:
     database would keep both alive until a garbage collection.
     """
 
+    max_steps: int = MAX_VM_STEPS
+    functions: frozenset[str] = FUNCTIONS
     active: bool = False
     may_write: bool = False
     wrote: bool = False
@@ -74,7 +76,7 @@ class Guard:
         if action == sqlite3.SQLITE_READ:
             return sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_FUNCTION:
-            allowed = str(second).lower() in _FUNCTIONS
+            allowed = str(second).lower() in self.functions
             self.denied = self.denied if allowed else f"the function {second} is not available"
         elif action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE):
             # SQLite asks for this, too, when it sets up a table-valued function (json_each).
@@ -97,13 +99,13 @@ class Guard:
         if self.denied:
             return self.denied
         if self._ran_long():
-            return f"stopped after {MAX_VM_STEPS} steps; nothing was changed"
+            return f"stopped after {self.max_steps} steps; nothing was changed"
         if "one statement" in str(error):
             return "give one statement per call"
         return str(error)
 
     def _ran_long(self) -> bool:
-        return self.ticks * STEPS_PER_TICK > MAX_VM_STEPS
+        return self.ticks * STEPS_PER_TICK > self.max_steps
 
 
 def check_statement(sql: str, *, read_only: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -60,7 +60,7 @@ def build(draft: Draft, difficulty: int) -> Task | None:
     if len(set(states)) < len(states):
         return None
     return Task(
-        id=f"{draft.kind}-{_content(draft)[:16]}",
+        id=f"{draft.kind}-{content_of(draft)[:16]}",
         question=draft.question,
         answer=Goal(states[-1], rows, draft.is_ordered),
         difficulty=difficulty,
@@ -70,10 +70,11 @@ def build(draft: Draft, difficulty: int) -> Task | None:
 
 def split_of(draft: Draft) -> str:
     """Return the only split a task of this content can be in."""
-    return "test" if int(_content(draft)[:8], 16) % _TEST_SHARE == 0 else "train"
+    return "test" if int(content_of(draft)[:8], 16) % _TEST_SHARE == 0 else "train"
 
 
-def _content(draft: Draft) -> str:
+def content_of(draft: Draft) -> str:
+    """Return a digest of what a task asks and of its rows, which decides its split."""
     return digest([draft.question, [[table.name, table.rows] for table in draft.tables]])
 
 
@@ -92,13 +93,16 @@ def is_right(goal: Goal, database: Database, submission: str) -> bool:
         result = database.execute(submission, read_only=True)
     except SQLError:
         return False
-    found, gold = _spelled(result.rows), _spelled(goal.rows)
-    if not goal.is_ordered:
-        found, gold = sorted(found), sorted(gold)
-    return not result.has_more and found == gold
+    return not result.has_more and are_same_rows(result.rows, goal.rows, is_ordered=goal.is_ordered)
 
 
-def _spelled(rows: tuple[Row, ...]) -> list[list[str]]:
+def are_same_rows(found: Sequence[Row], gold: Sequence[Row], *, is_ordered: bool) -> bool:
+    """Return whether rows match: as a list if the order counts, else as a multiset."""
+    one, other = _spelled(found), _spelled(gold)
+    return one == other if is_ordered else sorted(one) == sorted(other)
+
+
+def _spelled(rows: Sequence[Row]) -> list[list[str]]:
     """Return rows as texts in which 2 and 2.0 are equal, and 2 and '2' are not."""
     return [
         [

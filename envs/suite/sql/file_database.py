@@ -1,0 +1,207 @@
+"""A stranger's SQLite file as a database to read: in memory, guarded, never changed.
+
+The file's bytes are read once and handed to SQLite, which never sees the file: it can write
+nothing, follow no journal and open no other file. An image may be crafted to do harm, so
+virtual tables are refused, schemas are not trusted and statements run under the guard, with
+limits for larger data. Nothing changes, so all episodes and forks share one connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from treegrpo.envs.errors import SnapshotUnsupported
+from treegrpo.envs.records import DataFile
+from treegrpo.envs.suite.sql.database import Cell, Database, Result, connect, shown
+from treegrpo.envs.suite.sql.files import read_bytes
+from treegrpo.envs.suite.sql.guard import FUNCTIONS, STEPS_PER_TICK, Guard, SQLError
+
+MAX_FILE_BYTES = 512 * 1024**2
+"""The largest database file that is read: it is held in memory."""
+MAX_FILE_STEPS = 20_000_000
+MAX_GROWTH_BYTES = 2 * 1024**3
+"""How much the process may grow under one statement; measured where /proc tells it."""
+MAX_NOTE_CHARS = 160
+_HEADER = b"SQLite format 3\x00"
+_HEADER_BYTES = 100
+_PRAGMAS = ("query_only = ON", "trusted_schema = OFF", "cell_size_check = ON")
+_LIMITS = (
+    (sqlite3.SQLITE_LIMIT_LENGTH, 200_000),
+    (sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 200),
+    (sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 100),
+    (sqlite3.SQLITE_LIMIT_COMPOUND_SELECT, 50),
+    (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
+)
+MAX_SQL_BYTES = 10_000
+"""The longest statement, the gold query's included."""
+_DATES = ("date", "time", "datetime", "julianday", "strftime")
+_CLOCK_WORDS = ("now", "subsec", "subsecond", "localtime", "utc")
+_STATM = Path("/proc/self/statm")
+Notes = Mapping[str, Mapping[str, str]]
+"""Per table and column, both in lower case, what the data set says about it."""
+
+
+class FileDatabase(Database):
+    """A read-only database; made by `load`."""
+
+    ROW_LIMIT: ClassVar[int] = 20_000
+
+    def __init__(self, image: bytes, notes: Notes) -> None:
+        """Open the image at once.
+
+        Raises:
+            sqlite3.Error: SQLite cannot read it.
+            ValueError: it has virtual tables.
+        """
+        super().__init__(image)
+        self._notes = notes
+        # Episodes of several threads may share this object; a connection runs one statement.
+        self._lock = threading.RLock()
+        self._clock = connect()
+        try:
+            self._connection = self._connected(image)
+        except BaseException:
+            self._clock.close()
+            raise
+        self._image = None  # SQLite has its own copy
+
+    def execute(self, sql: str, *, max_rows: int = ROW_LIMIT, read_only: bool = True) -> Result:
+        """Run one SELECT and return what it gave; any other statement is refused."""
+        with self._lock:
+            return super().execute(sql, max_rows=max_rows, read_only=True)
+
+    def tables(self) -> list[str]:
+        """Return the names of the tables, those of SQLite's own left out."""
+        with self._lock:
+            return [name for name in super().tables() if not name.startswith("sqlite_")]
+
+    def describe(self, table: str) -> str:
+        """Return the table's columns in one line, and a line per column that has a note."""
+        with self._lock:
+            line = super().describe(table)
+            notes = self._notes.get(table.lower(), {})
+            columns = [name for name in self.columns(table) if notes.get(name.lower())]
+        texts = [_one_line(notes[name.lower()]) for name in columns]
+        cut = [t if len(t) <= MAX_NOTE_CHARS else t[:MAX_NOTE_CHARS] + "..." for t in texts]
+        lines = [f"{shown(name)}: {text}" for name, text in zip(columns, cut, strict=True)]
+        return "\n".join((_one_line(line), *map(_one_line, lines)))
+
+    def image(self) -> bytes:
+        """Refuse: the file is what there is, and episodes keep only what was submitted."""
+        raise SnapshotUnsupported(["a database file is shared, not copied"])
+
+    def close(self) -> None:
+        """Drop the connections; the database cannot be used again."""
+        self._clock.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_clock"):
+            self.close()
+
+    def _connected(self, image: bytes) -> sqlite3.Connection:
+        connection = connect()
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(connection.close)
+            connection.deserialize(image)
+            for limit, value in _LIMITS:
+                connection.setlimit(limit, value)
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+            schema = connection.execute("SELECT sql FROM sqlite_schema").fetchall()
+            if any(str(sql).upper().startswith("CREATE VIRTUAL") for (sql,) in schema):
+                raise ValueError("it has virtual tables")
+            connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, MAX_SQL_BYTES)
+            self._guard = _FileGuard(MAX_FILE_STEPS, FUNCTIONS | set(_DATES))
+            for name in _DATES:
+                connection.create_function(name, -1, _clockless(name, self._guard, self._clock))
+            connection.set_authorizer(self._guard.authorize)
+            connection.set_progress_handler(self._guard.tick, STEPS_PER_TICK)
+            on_failure.pop_all()
+        return connection
+
+
+class _FileGuard(Guard):
+    """A guard that stops a statement by memory, too: large rows times many steps are much."""
+
+    _start = 0
+
+    def begin(self, *, may_write: bool) -> None:
+        super().begin(may_write=may_write)
+        self._start = _resident_bytes()
+
+    def tick(self) -> int:
+        if self.active and _resident_bytes() - self._start > MAX_GROWTH_BYTES:
+            self.denied = "stopped: it takes too much memory"
+            return 1
+        return super().tick()
+
+
+def load_database(file: DataFile, notes: Notes) -> FileDatabase:
+    """Return the database of a file.
+
+    Raises:
+        DataFileError: no SQLite database, or one that cannot be read as it stands.
+    """
+    check_header(file)
+    image = read_bytes(file)
+    page_bytes = int.from_bytes(image[16:18], "big")
+    page_bytes = 65_536 if page_bytes == 1 else page_bytes
+    # The header's count of pages is valid only where these two counters agree.
+    if image[24:28] == image[92:96]:
+        wanted = page_bytes * int.from_bytes(image[28:32], "big")
+        if wanted > len(image):
+            found = f"it is cut short: {len(image)} bytes of {wanted}"
+            raise file.error(found, "Fetch the file again.")
+    try:
+        return FileDatabase(image, notes)
+    except (sqlite3.Error, ValueError, OverflowError, MemoryError) as error:
+        raise file.error(f"SQLite cannot read it ({error})", "Fetch the file again.") from error
+
+
+def check_header(file: DataFile) -> None:
+    """Raise DataFileError unless the file looks like a whole, closed SQLite database."""
+    head = read_bytes(file, first=_HEADER_BYTES)
+    if len(head) < _HEADER_BYTES or not head.startswith(_HEADER):
+        raise file.error("it is no SQLite database", "Fetch the file again.")
+    if 2 in (head[18], head[19]):
+        found = "it is in WAL mode, so a part of it may be in another file"
+        raise file.error(found, "Run PRAGMA journal_mode = DELETE on it first.")
+    journal = file.path.with_name(f"{file.path.name}-journal")
+    if journal.exists() and journal.stat().st_size:
+        found = f"a transaction on it was never finished ('{journal.name}')"
+        raise file.error(found, "Open it once with sqlite3 to roll it back.")
+
+
+def _clockless(name: str, guard: Guard, inner: sqlite3.Connection) -> Callable[..., Cell]:
+    """Return SQLite's date function of a name, without its ways to ask the clock."""
+
+    def call(*values: Cell) -> Cell:
+        least = 2 if name == "strftime" else 1
+        texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
+        if len(values) < least or any(text.lower() in _CLOCK_WORDS for text in texts):
+            guard.denied = "the current time is not available"
+            raise SQLError(guard.denied)
+        marks = ", ".join("?" * len(values))
+        return inner.execute(f"SELECT {name}({marks})", values).fetchone()[0]
+
+    return call
+
+
+def _resident_bytes() -> int:
+    """Return the memory that this process holds, or 0 where the system does not tell."""
+    try:
+        return int(_STATM.read_text().split()[1]) * 4_096
+    except OSError:
+        return 0
+
+
+def _one_line(text: str) -> str:
+    return "".join(sign for sign in " ".join(text.split()) if sign.isprintable())
