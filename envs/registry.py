@@ -134,7 +134,7 @@ def find_spec(id: str) -> EnvSpec:
     if name not in gymnasium.registry:
         raise UnknownEnv(
             f"Unknown environment '{name}'.{suggest(name, _registered)} "
-            "List all with treegrpo list."
+            "List all with treegrpo envs."
         )
     return gymnasium.registry[name]
 

@@ -171,13 +171,13 @@ CASES: dict[str, tuple[Sequence[str], tuple[str, str, str]]] = {
         ["demo", "--out", "/proc/treegrpo"], ("/proc/treegrpo", "cannot be made", "--out DIR"),
     ),
     "check of an unknown environment": (
-        ["check", "treegrpo/Serch-v0"], ("Serch-v0", "Unknown", "treegrpo list"),
+        ["check", "treegrpo/Serch-v0"], ("Serch-v0", "Unknown", "treegrpo envs"),
     ),
     # train: names
     "train without anything": (["train"], ("model", "not given", "Folder or hub id")),
     "train on an unknown environment": (
         [*TRAIN[:3], "--env", "treegrpo/SerchQA-v0"],
-        ("SerchQA-v0", "Did you mean 'treegrpo/SearchQA-v0'", "treegrpo list"),
+        ("SerchQA-v0", "Did you mean 'treegrpo/SearchQA-v0'", "treegrpo envs"),
     ),
     "unknown key": ([*TRAIN, "lerning_rate=1"], ("'lerning_rate'", "Unknown", "lr")),
     "unknown part of a key": ([*TRAIN, "lr.x=1"], ("'lr.x=1'", "has no parts", "Write lr=")),
@@ -289,7 +289,7 @@ CASES: dict[str, tuple[Sequence[str], tuple[str, str, str]]] = {
     ),
     "evaluation of an unknown environment": (
         [*EVAL[:3], "--env", "treegrpo/SQL-v9", "--out", "b"],
-        ("SQL-v9", "Unknown environment", "treegrpo list"),
+        ("SQL-v9", "Unknown environment", "treegrpo envs"),
     ),
     "evaluation of an unknown split": (
         [*EVAL, "--split", "tset"], ("tset", "train, test", "Did you mean 'test'"),

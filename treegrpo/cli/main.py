@@ -45,15 +45,6 @@ app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(sandbox_app, name="sandbox")
 
 
-@app.command("list")
-def list_command() -> None:
-    """List the registered environments."""
-    from treegrpo.envs import list_envs
-
-    for env_id in list_envs():
-        typer.echo(env_id)
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(treegrpo.__version__)

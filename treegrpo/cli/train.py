@@ -41,7 +41,7 @@ Overrides = Annotated[
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Model folder or hub id.")]
 EnvOption = Annotated[
-    str | None, typer.Option("--env", help="Environment id; treegrpo list shows all.")
+    str | None, typer.Option("--env", help="Environment id; treegrpo envs shows all.")
 ]
 OutOption = Annotated[str | None, typer.Option("--out", help="Run folder.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]

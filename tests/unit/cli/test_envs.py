@@ -9,11 +9,12 @@ import pytest
 
 from tests.unit.envs import toys
 from treegrpo.cli import envs
-from treegrpo.envs import registry
+from treegrpo.envs import registry, suites
+from treegrpo.envs.errors import UnknownOption
 
 
-def _rows(capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
-    lines = [line.split("\u2502")[1:-1] for line in capsys.readouterr().out.splitlines()]
+def _cells(shown: str) -> dict[str, list[str]]:
+    lines = [line.split("\u2502")[1:-1] for line in shown.splitlines()]
     return {cells[0].strip(): [c.strip() for c in cells[1:]] for cells in lines if cells}
 
 
@@ -23,9 +24,8 @@ def test_an_environment_is_described(
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr(registry, "list_envs", lambda: ["treegrpo/SQL-v0"])
     envs.envs_command()
-    assert _rows(capsys) == {
-        "treegrpo/SQL": [
-            "v0",
+    assert _cells(capsys.readouterr().out) == {
+        "treegrpo/SQL-v0": [
             "list_tables, schema, query, submit",
             "SQLState, portable",
             "train, test",
@@ -49,7 +49,44 @@ def test_one_that_cannot_be_made_hides_no_other(
     envs.envs_command()
     out = capsys.readouterr().out
     assert "Not made: b/Broken-v3: no [i]such[/i] file\n" in out
-    assert "a/Sum" in out and "b/Broken" in out
+    assert "a/Sum-v1 " in out and "b/Broken-v3 " in out
+
+
+def test_an_id_stays_whole_where_there_is_little_room(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(registry, "list_envs", lambda: ["treegrpo/Minesweeper-v0"])
+    envs.envs_command()
+    out = capsys.readouterr().out
+    assert "treegrpo/Minesweeper-v0 " in out
+    assert "Suites: treegrpo/core-v1. Show one with: treegrpo envs --suite NAME\n" in out
+
+
+def test_a_suite_is_shown_with_shares_and_digest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = suites.Suite(
+        "mine/two-v0",
+        (
+            suites.SuiteEntry("treegrpo/SQL-v0", {"horizon": "long"}, weight=3.0),
+            suites.SuiteEntry("treegrpo/Notes-v0", split="train", null_success=0.25),
+        ),
+    )
+    monkeypatch.setattr(suites, "_registered", {suite.name: suite})
+    monkeypatch.setenv("COLUMNS", "120")
+    envs.envs_command("mine/two-v0")
+    shown = capsys.readouterr().out
+    assert f"Digest: {suite.digest}\n" in shown
+    assert _cells(shown) == {
+        "treegrpo/SQL-v0 horizon=long": ["test", "0.750", "0.000", "1.000"],
+        "treegrpo/Notes-v0": ["train", "0.250", "0.250", "1.000"],
+    }
+
+
+def test_an_unknown_suite_is_an_error_with_the_closest() -> None:
+    with pytest.raises(UnknownOption, match=r"'treegrpo/core'.* mean 'treegrpo/core-v1'"):
+        envs.envs_command("treegrpo/core")
 
 
 def test_a_licence_is_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:

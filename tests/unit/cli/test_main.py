@@ -22,7 +22,6 @@ OPTIONS = {
     "eval": (
         "--agent --concurrency --env --env-arg --first-index --out --seed --split --tasks --trials"
     ),
-    "list": "",
     "sandbox bench": "--backend --quick",
     "sandbox probe": "--image --json",
     "new": "--into name",
@@ -30,7 +29,7 @@ OPTIONS = {
     "mcp": "--env-arg --index --log --seed --split env",
     "play": "--difficulty --log --seed --split env",
     "replay": "--module --show log",
-    "envs": "",
+    "envs": "--suite",
     "leaderboard add": "--store --trust-module bundle",
     "leaderboard verify": "--trust-module bundle",
     "leaderboard table": "--env --store",
@@ -82,12 +81,12 @@ def test_the_command_line_alone_imports_no_torch() -> None:
     assert done.stdout.split() == ["False", "PASSIVE"], done.stderr
 
 
-def test_version_and_list(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_version_and_envs(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     import treegrpo
 
     assert _run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out.strip() == treegrpo.__version__
-    assert _run(monkeypatch, "list") == 0
+    assert _run(monkeypatch, "envs") == 0
     assert "treegrpo/SearchQA-v0" in capsys.readouterr().out.split()
 
 

@@ -72,8 +72,8 @@ def test_malformed_registrations_are_refused(id: str, entry: str, says: str) -> 
     ("id", "says"),
     [
         ("treegrpo/SerchQA-v0", "Unknown environment 'treegrpo/SerchQA-v0'. Did you mean 'treegr"),
-        ("treegrpo/SearchQA", "Did you mean 'treegrpo/SearchQA-v1'? List all with treegrpo list."),
-        ("zzz", "Unknown environment 'zzz'. List all with treegrpo list."),
+        ("treegrpo/SearchQA", "Did you mean 'treegrpo/SearchQA-v1'? List all with treegrpo envs."),
+        ("zzz", "Unknown environment 'zzz'. List all with treegrpo envs."),
         ("no_such_module:a/B-v0", "its module cannot be imported"),
     ],
 )
