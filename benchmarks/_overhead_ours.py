@@ -1,0 +1,111 @@
+"""What our environments cost: steps, snapshots, restores and forks on recorded episodes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from benchmarks._overhead_rows import OURS, Kind, Row, Spread
+from treegrpo.envs import make
+from treegrpo.envs.checks.cost import Costs
+from treegrpo.envs.core import ToolEnv
+from treegrpo.envs.law_cases import Case, record_cases
+
+EPISODES = 3
+"""Recorded once and played again: the oracle's, a mixed one, a random one."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One environment and the episodes that are played in it; `game` as in Row."""
+
+    env: str
+    kind: Kind
+    cases: Sequence[Case]
+    game: str | None = None
+
+    def measure(self, round: int, seconds: float) -> Row:
+        """Return what one round gave; steps, snapshots and forks take `seconds` each."""
+        steps, step_s = _steps(self.cases, seconds)
+        costs = Costs()
+        for case in _in_turn(self.cases, seconds):
+            costs.sample(case)
+        fork_ms: list[float] = []
+        forked_step_ms: list[float] = []
+        for case in _in_turn(self.cases, seconds):
+            _forks(case, fork_ms, forked_step_ms)
+        return Row(
+            who=OURS,
+            env=self.env,
+            kind=self.kind,
+            round=round,
+            steps=steps,
+            step_s=step_s,
+            snapshot=Spread.of(costs.snapshot_ms),
+            restore=Spread.of(costs.restore_ms),
+            fork=Spread.of(fork_ms),
+            forked_step=Spread.of(forked_step_ms),
+            nbytes=sorted(costs.sizes)[len(costs.sizes) // 2],
+            game=self.game,
+        )
+
+
+def subject(env: str) -> Subject:
+    """Return an environment of the registry with its episodes recorded.
+
+    Raises:
+        TreegrpoError: it cannot be made.
+        SandboxError, SandboxFailed: this host cannot run what it needs.
+    """
+    cases = record_cases(partial(make, env), episodes=EPISODES, seed=0, actions=None)
+    at_start = cases[0].at(0)
+    found = kind_of(at_start)
+    at_start.close()
+    return Subject(env, found, cases)
+
+
+def kind_of(env: ToolEnv) -> Kind:
+    """Return what the state of a running episode is kept in, by the handle that it holds."""
+    if hasattr(env.state, "sandbox"):
+        return "sandbox"
+    return "SQLite" if hasattr(env.state, "database") else "pure Python"
+
+
+def _steps(cases: Sequence[Case], seconds: float) -> tuple[int, float]:
+    """Return how many steps were taken and the seconds that they took, reset left out."""
+    steps, step_s = 0, 0.0
+    for case in _in_turn(cases, seconds):
+        env = case.at(0)
+        for action in case.actions:
+            begun = time.perf_counter()
+            env.step(action)
+            step_s += time.perf_counter() - begun
+            steps += 1
+        env.close()
+    return steps, step_s
+
+
+def _forks(case: Case, fork_ms: list[float], forked_step_ms: list[float]) -> None:
+    """Add the time of a fork before each step, alone and with the twin's step."""
+    env = case.at(0)
+    for action in case.actions:
+        begun = time.perf_counter()
+        twin = env.fork()
+        forked = time.perf_counter()
+        twin.step(action)
+        forked_step_ms.append(1_000 * (time.perf_counter() - begun))
+        fork_ms.append(1_000 * (forked - begun))
+        twin.close()
+        env.step(action)
+    env.close()
+
+
+def _in_turn(cases: Sequence[Case], seconds: float) -> Iterator[Case]:
+    """Yield the cases over and over until the time is up; each at least once."""
+    started = time.perf_counter()
+    while True:
+        yield from cases
+        if time.perf_counter() - started > seconds:
+            return

@@ -1,0 +1,145 @@
+"""Drives one peer of env_overhead in the peer's own venv; imports nothing of ours.
+
+    .venv-peers/textarena/bin/python -m benchmarks._overhead_peer_side textarena
+
+Standard input and output hold one JSON object a line. The first line in gives the games that
+are played on both sides; the answer names the environments. Each further line is a request,
+{"measure": NAME, "seconds": S} or {"judge": NAME}, with one line of answer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from typing import Any
+
+from benchmarks._overhead_peer_envs import PEERS, Entry, Moment
+
+
+def measure(entry: Entry, seconds: float) -> dict[str, Any]:
+    """Return the time of steps, and milliseconds of copies, each for about `seconds`."""
+    steps, step_s = 0, 0.0
+    started = time.perf_counter()
+    while not steps or time.perf_counter() - started < seconds:
+        env = entry.make()
+        for action in entry.actions:
+            begun = time.perf_counter()
+            moment = entry.step(env, action)
+            step_s += time.perf_counter() - begun
+            steps += 1
+            if moment[2]:
+                break
+    return {"steps": steps, "step_s": step_s, "copy_ms": _copies(entry, seconds)}
+
+
+def _copies(entry: Entry, seconds: float) -> list[float]:
+    """Return milliseconds of one copy at every step; none where copying raises."""
+    found: list[float] = []
+    started = time.perf_counter()
+    while not found or time.perf_counter() - started < seconds:
+        env = entry.make()
+        for action in entry.actions:
+            begun = time.perf_counter()
+            try:
+                entry.copy(env)
+            except Exception:  # noqa: BLE001 - judge() tells what was raised
+                return []
+            found.append(1_000 * (time.perf_counter() - begun))
+            if entry.step(env, action)[2]:
+                break
+    return found
+
+
+def judge(entry: Entry) -> dict[str, Any]:
+    """Return whether a copy goes on as the original would have, and what the script gave."""
+    expected = _play(entry, entry.make())
+    points = sorted({0, len(expected) // 2, max(0, len(expected) - 1)})
+    verdict = "right"
+    for point in points:
+        fault = _fault(entry, point, expected[point:])
+        if fault is not None:
+            verdict = fault
+            break
+    return {"verdict": verdict, "own": _own(entry.make()), "moments": expected}
+
+
+def _play(entry: Entry, env: Any, start: int = 0) -> list[Moment]:
+    found: list[Moment] = []
+    for action in entry.actions[start:]:
+        found.append(entry.step(env, action))
+        if found[-1][2]:
+            break
+    return found
+
+
+def _fault(entry: Entry, point: int, expected: list[Moment]) -> str | None:
+    """Return what is wrong with a copy after `point` steps; it and the original take turns."""
+    env = entry.make()
+    for action in entry.actions[:point]:
+        entry.step(env, action)
+    try:
+        twin = entry.copy(env)
+    except Exception as error:  # noqa: BLE001 - a peer's object may raise anything
+        return f"none: {type(error).__name__}: {str(error)[:120]}"
+    for number, moment in enumerate(expected):
+        action = entry.actions[point + number]
+        for who, one in (("the copy", twin), ("the original", env)):
+            if entry.step(one, action) != moment:
+                return f"wrong: {who} of step {point} goes on otherwise {number + 1} steps later"
+    return None
+
+
+def _own(env: Any) -> str:
+    """Return the snapshot that the peer itself offers for this environment, or "none"."""
+    for name in ("snapshot", "clone_state"):
+        if callable(getattr(env, name, None)):
+            return name
+    for name, arguments in (("get_state", {}), ("spawn", {"same_state": True})):
+        if callable(getattr(env, name, None)):
+            try:
+                getattr(env, name)(**arguments)
+            except Exception:  # noqa: BLE001 - offered by a base class, not written here
+                continue
+            return name
+    return "none"
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a peer prints must not stand among the answers
+    logging.disable(logging.CRITICAL)
+    package, builders = PEERS[sys.argv[1]]
+    folder = tempfile.mkdtemp(prefix="overhead-")
+    try:
+        given = {**json.loads(sys.stdin.readline()), "folder": folder}
+        entries: dict[str, Entry] = {}
+        missing: dict[str, str] = {}
+        for name, build in builders.items():
+            try:
+                entry = build(given)
+                entry.make()
+                entries[name] = entry
+            except Exception as error:  # noqa: BLE001 - one environment must not hide the others
+                missing[name] = f"{type(error).__name__}: {str(error)[:300]}"
+        first = {"version": version(package), "entries": list(entries), "missing": missing}
+        print(json.dumps(first), file=answers, flush=True)
+        for line in sys.stdin:
+            ask = json.loads(line)
+            if "measure" in ask:
+                answer = measure(entries[ask["measure"]], ask["seconds"])
+            else:
+                answer = judge(entries[ask["judge"]])
+            print(json.dumps(answer), file=answers, flush=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
