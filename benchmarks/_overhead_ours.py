@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
 from benchmarks._overhead_rows import OURS, Kind, Row, Spread
 from treegrpo.envs import make
@@ -28,7 +29,7 @@ class Subject:
 
     def measure(self, round: int, seconds: float) -> Row:
         """Return what one round gave; steps, snapshots and forks take `seconds` each."""
-        steps, step_s = _steps(self.cases, seconds)
+        steps, taken = _steps(self.cases, seconds)
         costs = Costs()
         for case in _in_turn(self.cases, seconds):
             costs.sample(case)
@@ -42,7 +43,8 @@ class Subject:
             kind=self.kind,
             round=round,
             steps=steps,
-            step_s=step_s,
+            step_s=median(taken),
+            passes=len(taken),
             snapshot=Spread.of(costs.snapshot_ms),
             restore=Spread.of(costs.restore_ms),
             fork=Spread.of(fork_ms),
@@ -73,18 +75,19 @@ def kind_of(env: ToolEnv) -> Kind:
     return "SQLite" if hasattr(env.state, "database") else "pure Python"
 
 
-def _steps(cases: Sequence[Case], seconds: float) -> tuple[int, float]:
-    """Return how many steps were taken and the seconds that they took, reset left out."""
-    steps, step_s = 0, 0.0
-    for case in _in_turn(cases, seconds):
+def _steps(cases: Sequence[Case], seconds: float) -> tuple[int, list[float]]:
+    """Return the steps of all cases together, and the seconds in them for each pass."""
+    taken: list[float] = []
+    for number, case in enumerate(_in_turn(cases, seconds)):
+        if number % len(cases) == 0:
+            taken.append(0.0)
         env = case.at(0)
         for action in case.actions:
             begun = time.perf_counter()
             env.step(action)
-            step_s += time.perf_counter() - begun
-            steps += 1
+            taken[-1] += time.perf_counter() - begun
         env.close()
-    return steps, step_s
+    return sum(len(case.actions) for case in cases), taken
 
 
 def _forks(case: Case, fork_ms: list[float], forked_step_ms: list[float]) -> None:

@@ -17,25 +17,37 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
+from statistics import median
 from typing import Any
 
 from benchmarks._overhead_peer_envs import PEERS, Entry, Moment
 
 
 def measure(entry: Entry, seconds: float) -> dict[str, Any]:
-    """Return the time of steps, and milliseconds of copies, each for about `seconds`."""
-    steps, step_s = 0, 0.0
+    """Return the steps of one episode, the median seconds that they took, and times of copies.
+
+    The episode is played over and over for about `seconds`, and so are the copies made.
+    """
+    steps, taken = 0, list[float]()
     started = time.perf_counter()
-    while not steps or time.perf_counter() - started < seconds:
-        env = entry.make()
-        for action in entry.actions:
-            begun = time.perf_counter()
-            moment = entry.step(env, action)
-            step_s += time.perf_counter() - begun
-            steps += 1
-            if moment[2]:
-                break
-    return {"steps": steps, "step_s": step_s, "copy_ms": _copies(entry, seconds)}
+    while not taken or time.perf_counter() - started < seconds:
+        steps, step_s = _episode(entry)
+        taken.append(step_s)
+    copy_ms = _copies(entry, seconds)
+    return {"steps": steps, "step_s": median(taken), "passes": len(taken), "copy_ms": copy_ms}
+
+
+def _episode(entry: Entry) -> tuple[int, float]:
+    """Return how many steps an episode took, and the seconds in them."""
+    env = entry.make()
+    step_s = 0.0
+    for number, action in enumerate(entry.actions, start=1):
+        begun = time.perf_counter()
+        moment = entry.step(env, action)
+        step_s += time.perf_counter() - begun
+        if moment[2]:
+            return number, step_s
+    return len(entry.actions), step_s
 
 
 def _copies(entry: Entry, seconds: float) -> list[float]:

@@ -39,7 +39,8 @@ class Row:
 
     who: OURS or a peer's name.
     game: the game played on both sides in the same action texts; None for the rest.
-    steps, step_s: how many steps were taken, and seconds in all.
+    steps, step_s: the steps of one pass over its episodes, and the median seconds in them.
+    passes: how many passes there were.
     snapshot, restore, fork: of peers only snapshot, which is copy.deepcopy of the environment.
     forked_step: fork and the first step of the twin together.
     nbytes: median size of a portable snapshot; 0 where there is none.
@@ -51,6 +52,7 @@ class Row:
     round: int
     steps: int
     step_s: float
+    passes: int
     snapshot: Spread | None
     restore: Spread | None = None
     fork: Spread | None = None
@@ -60,7 +62,7 @@ class Row:
 
     @property
     def steps_per_s(self) -> float:
-        """Steps a second, the time between steps left out."""
+        """Steps a second: resets, and the choice of actions, are left out."""
         return self.steps / self.step_s
 
 

@@ -157,6 +157,7 @@ def _row(peer: str, env: str, number: int, found: dict[str, Any]) -> Row:
         round=number,
         steps=found["steps"],
         step_s=found["step_s"],
+        passes=found["passes"],
         snapshot=Spread.of(found["copy_ms"]),
         game=env.lower() if env in ("Mastermind", "Sokoban") else None,
     )

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,14 +40,14 @@ def shot(ms: float) -> Spread:
 
 
 def ours(number: int, step_s: float, ms: float, game: str | None = None) -> Row:
-    return Row(OURS, "treegrpo/SQL-v0", "SQLite", number, 100, step_s, shot(ms), shot(0.5),
+    return Row(OURS, "treegrpo/SQL-v0", "SQLite", number, 100, step_s, 7, shot(ms), shot(0.5),
                shot(0.25), shot(4.0), 700, game)  # fmt: skip
 
 
 def theirs(number: int, step_s: float, env: str = "Mastermind", ms: float | None = 0.5) -> Row:
     game = "mastermind" if env == "Mastermind" else None
     snapshot = None if ms is None else shot(ms)
-    return Row("gem_llm", env, "peer", number, 100, step_s, snapshot, game=game)
+    return Row("gem_llm", env, "peer", number, 100, step_s, 7, snapshot, game=game)
 
 
 ROWS = [
@@ -249,7 +250,26 @@ def test_an_own_snapshot_that_is_not_written_is_none() -> None:
 
 def test_measuring_plays_whole_episodes() -> None:
     found = measure_entry(entry(lambda: Counter(is_random=False)), 0.0)
-    assert found["steps"] == 5 and len(found["copy_ms"]) == 5 and found["step_s"] > 0
+    assert (found["steps"], found["passes"], len(found["copy_ms"])) == (5, 1, 5)
+    assert found["step_s"] > 0
+
+
+def test_a_slow_pass_does_not_count() -> None:
+    pauses = iter([0.0, 0.02, 0.0] + [0.0] * 99)
+
+    class Slow(Counter):
+        def __init__(self) -> None:
+            super().__init__(is_random=False)
+            self.pause = next(pauses, 0.0)
+
+        def step(self, action: str) -> Moment:
+            until = time.perf_counter() + self.pause
+            while time.perf_counter() < until:
+                continue
+            return super().step(action)
+
+    found = measure_entry(entry(Slow), 0.4)
+    assert found["passes"] > 3 and found["step_s"] < 0.02
 
 
 # ------------------------------------------------------------------------------------ the peers
@@ -313,7 +333,9 @@ def test_each_round_has_each_environment_once(report: Report) -> None:
     assert "Unknown environment" in report.missing["treegrpo/No-v0"]
     for row in report.rows:
         assert row.steps > 0 and row.nbytes and row.snapshot and row.fork and row.forked_step
-        assert row.snapshot.count > row.fork.count  # the end of an episode is snapshot, too
+        assert (
+            row.passes == 1 and row.snapshot.count > row.fork.count
+        )  # the end of an episode is snapshot, too
 
 
 def test_the_tables_name_what_is_reached_missed_and_absent() -> None:
