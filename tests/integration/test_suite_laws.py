@@ -23,7 +23,8 @@ from treegrpo.sandboxes import Level, open_backend
 
 # Other test modules may have registered toys by now; they are tested there.
 ALL = [id for id in list_envs() if id.startswith("treegrpo/")]
-CODE = ("treegrpo/CodeExec-v0", "treegrpo/PythonMath-v0")  # each step runs in a sandbox
+# Each step runs in a sandbox.
+CODE = tuple(f"treegrpo/{name}-v{n}" for name in ("CodeExec", "PythonMath") for n in (0, 1))
 LEVEL = open_backend("process").probe().level
 RUNNABLE = [id for id in ALL if id not in CODE or LEVEL >= Level.L2]
 ENVS = [

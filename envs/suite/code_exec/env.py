@@ -7,7 +7,6 @@ env = make("treegrpo/CodeExec-v0", path="HumanEval.jsonl", dataset="humaneval")
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -22,7 +21,7 @@ from treegrpo.envs.suite.code_exec.grading import PYTHON, grade
 from treegrpo.envs.suite.code_exec.ops import pick
 from treegrpo.envs.suite.code_exec.output import MAX_CHARS
 from treegrpo.envs.suite.code_exec.sandboxed import SandboxEnv, SandboxState
-from treegrpo.envs.tasks import GeneratedTasks, Task
+from treegrpo.envs.tasks import Task
 from treegrpo.envs.tools import tool
 from treegrpo.sandboxes import SandboxError
 
@@ -87,13 +86,11 @@ class CodeExecEnv(SandboxEnv):
         """Return the file's tasks, or the generated ones of the split."""
         if self._file_tasks is not None:
             return self._file_tasks
-        return GeneratedTasks(
-            partial(tasks.make_task, split=split),
-            name="CodeExec",
-            split=split,
-            size=self.num_tasks[split],
-            difficulties=self.difficulties,
-        )
+        return self.generated_tasks(split)
+
+    def generated_tasks(self, split: str) -> Sequence[Task]:
+        """Return what there is without a file."""
+        return self.generated(tasks.make_task, "CodeExec", split)
 
     def score(
         self, state: SandboxState, transcript: Sequence[Message], task: Task

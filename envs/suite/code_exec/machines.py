@@ -114,9 +114,10 @@ class Machine:
     def random_input(self, rng: np.random.Generator) -> list[str]:
         """Return random commands, at times with one that means nothing."""
         size = between(rng, 2, 16)
-        return [self._random_command(rng) for _ in range(size)]
+        return [self.random_command(rng) for _ in range(size)]
 
-    def _random_command(self, rng: np.random.Generator) -> str:
+    def random_command(self, rng: np.random.Generator) -> str:
+        """Return a random command, at times one that means nothing."""
         if self.undo is not None and rng.random() < 0.2:
             return self.undo
         if rng.random() < 0.05:

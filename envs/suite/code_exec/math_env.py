@@ -7,7 +7,6 @@ env = make("treegrpo/PythonMath-v0", path="gsm8k/test.jsonl")
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -17,7 +16,7 @@ from treegrpo.envs.core import Message
 from treegrpo.envs.suite.code_exec import math_tasks
 from treegrpo.envs.suite.code_exec.ops import pick
 from treegrpo.envs.suite.code_exec.sandboxed import SandboxEnv, SandboxState
-from treegrpo.envs.tasks import GeneratedTasks, Task
+from treegrpo.envs.tasks import Task
 from treegrpo.envs.tools import tool
 
 
@@ -54,13 +53,11 @@ class PythonMathEnv(SandboxEnv):
         """Return the file's problems, or the generated ones of the split."""
         if self._file_tasks is not None:
             return self._file_tasks
-        return GeneratedTasks(
-            partial(math_tasks.make_task, split=split),
-            name="PythonMath",
-            split=split,
-            size=self.num_tasks[split],
-            difficulties=self.difficulties,
-        )
+        return self.generated_tasks(split)
+
+    def generated_tasks(self, split: str) -> Sequence[Task]:
+        """Return what there is without a file."""
+        return self.generated(math_tasks.make_task, "PythonMath", split)
 
     def score(
         self, state: SandboxState, transcript: Sequence[Message], task: Task

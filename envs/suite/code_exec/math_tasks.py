@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,19 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(/\d+)?")
 
 def make_task(rng: np.random.Generator, difficulty: int, *, split: str) -> Task:
     """Return a random problem of one split; its text decides which split it may be in."""
+    return draw_task(rng, FAMILIES[difficulty], difficulty, lambda p: split_of(p) == split)
+
+
+def draw_task(
+    rng: np.random.Generator,
+    families: Sequence[Callable[[np.random.Generator], Problem]],
+    difficulty: int,
+    is_wanted: Callable[[Problem], bool],
+) -> Task:
+    """Return a random task of one of the families whose problem is wanted."""
     while True:
-        problem = pick(rng, FAMILIES[difficulty])(rng)
-        if split_of(problem) != split:
+        problem = pick(rng, families)(rng)
+        if not is_wanted(problem):
             continue
         answer = run_cells(problem.cells)
         if answer.denominator > 1 or abs(answer) >= MIN_SIZE:

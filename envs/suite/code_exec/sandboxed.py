@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 from treegrpo.envs.core import Task, ToolEnv
 from treegrpo.envs.errors import SandboxFailed, TreegrpoError, UnknownOption, suggest
 from treegrpo.envs.suite.code_exec.output import show
+from treegrpo.envs.tasks import GeneratedTasks
 from treegrpo.sandboxes import (
     FileRefused,
     Level,
@@ -93,6 +95,16 @@ class SandboxEnv(ToolEnv):
         self.backend = sandbox
         self.backend_options = {} if image is None else {"image": image}
         super().__init__(**settings)
+
+    def generated(self, make_task: Callable[..., Task], name: str, split: str) -> GeneratedTasks:
+        """Return the split's tasks, each made by `make_task(rng, difficulty, split=split)`."""
+        return GeneratedTasks(
+            partial(make_task, split=split),
+            name=name,
+            split=split,
+            size=self.num_tasks[split],
+            difficulties=self.difficulties,
+        )
 
     def setup(self, task: Task, rng: np.random.Generator) -> SandboxState:
         """Return a state with a fresh sandbox."""

@@ -66,13 +66,23 @@ def make_task(rng: np.random.Generator, difficulty: int, *, split: str) -> Task:
     tested with, so no program is in both.
     """
     while True:
-        draft = _machine_draft(rng, difficulty) if difficulty > 3 else _chain_draft(rng, difficulty)
+        draft = machine_draft(rng, difficulty) if difficulty > 3 else chain_draft(rng, difficulty)
         if split_of(draft) != split:
             continue
-        inputs = _telling_inputs(rng, draft)
-        if inputs is not None:
-            name = f"{pick(rng, _FIRST)}_{pick(rng, _SECOND)}"
-            return _build(draft, name, inputs, difficulty)
+        task = examined(rng, draft, difficulty)
+        if task is not None:
+            return task
+
+
+def examined(rng: np.random.Generator, draft: Draft, difficulty: int) -> Task | None:
+    """Return the draft as a task with hidden tests, or None if no tests were found that tell."""
+    inputs = _telling_inputs(rng, draft)
+    return None if inputs is None else _build(draft, random_name(rng), inputs, difficulty)
+
+
+def random_name(rng: np.random.Generator) -> str:
+    """Return a name for a function that tells nothing about it."""
+    return f"{pick(rng, _FIRST)}_{pick(rng, _SECOND)}"
 
 
 def split_of(draft: Draft) -> str:
@@ -90,21 +100,23 @@ def run_body(body: str, values: Sequence[object]) -> list[Any]:
     return results
 
 
-def _chain_draft(rng: np.random.Generator, difficulty: int) -> Draft:
+def chain_draft(rng: np.random.Generator, difficulty: int) -> Draft:
+    """Return one to four steps, by the difficulty (1 to 3)."""
     kind = pick(rng, INPUT_KINDS)
     length = difficulty if difficulty < 3 else between(rng, 3, 4)
     chain = random_chain(rng, kind, length)
     return Draft(
         takes=ANNOTATIONS[kind],
         gives=ANNOTATIONS[chain[-1].gives],
-        rules=_numbered(chain),
+        rules=numbered(chain),
         body="\n".join(op.code for op in chain),
-        shorter=_one_less([], chain),
+        shorter=one_less([], chain),
         draw=lambda rng: random_input(rng, kind),
     )
 
 
-def _machine_draft(rng: np.random.Generator, difficulty: int) -> Draft:
+def machine_draft(rng: np.random.Generator, difficulty: int) -> Draft:
+    """Return a machine and steps; above difficulty 4 a larger one with a way back."""
     is_hard = difficulty > 4
     machine = random_machine(rng, 6 if is_hard else 4, has_undo=is_hard)
     chain = random_chain(rng, "ints", 2 if is_hard else 1)
@@ -117,21 +129,22 @@ def _machine_draft(rng: np.random.Generator, difficulty: int) -> Draft:
     return Draft(
         takes=ANNOTATIONS["words"],
         gives=ANNOTATIONS[chain[-1].gives],
-        rules=(*lead, *_numbered(chain)),
+        rules=(*lead, *numbered(chain)),
         body="\n".join([machine.code(), *codes]),
         shorter=(
-            *_one_less([machine.code()], chain),
+            *one_less([machine.code()], chain),
             *("\n".join([less.code(), *codes]) for less in machine.one_less()),
         ),
         draw=machine.random_input,
     )
 
 
-def _numbered(chain: Sequence[Op]) -> tuple[str, ...]:
+def numbered(chain: Sequence[Op]) -> tuple[str, ...]:
+    """Return the steps as lines for the agent."""
     return tuple(f"{number}. {op.says};" for number, op in enumerate(chain, 1))
 
 
-def _one_less(before: Sequence[str], chain: Sequence[Op]) -> tuple[str, ...]:
+def one_less(before: Sequence[str], chain: Sequence[Op]) -> tuple[str, ...]:
     """Return the bodies without one of the steps, where what is left still fits together."""
     left_out = [
         [op.code for other, op in enumerate(chain) if other != number]
