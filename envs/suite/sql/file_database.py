@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -19,19 +20,31 @@ from treegrpo.envs.errors import SnapshotUnsupported
 from treegrpo.envs.records import DataFile
 from treegrpo.envs.suite.sql.database import Cell, Database, Result, connect, shown
 from treegrpo.envs.suite.sql.files import read_bytes
-from treegrpo.envs.suite.sql.guard import FUNCTIONS, STEPS_PER_TICK, Guard, SQLError
+from treegrpo.envs.suite.sql.guard import FUNCTIONS, Guard, SQLError
 
 MAX_FILE_BYTES = 512 * 1024**2
 """The largest database file that is read: it is held in memory."""
 MAX_FILE_STEPS = 20_000_000
+"""Virtual-machine steps one statement may take: a second or so for honest ones."""
 MAX_GROWTH_BYTES = 2 * 1024**3
 """How much the process may grow under one statement; measured where /proc tells it."""
+MAX_SECONDS = 20.0
+"""How long one statement may take: a single step on long texts can be slow."""
+MAX_VALUE_BYTES = 65_536
 MAX_NOTE_CHARS = 160
+_STEPS_PER_TICK = 100
+_TICKS_PER_LOOK = 10
 _HEADER = b"SQLite format 3\x00"
 _HEADER_BYTES = 100
-_PRAGMAS = ("query_only = ON", "trusted_schema = OFF", "cell_size_check = ON")
+# Sorting in memory, where the guard sees it grow; on disk it would fill that.
+_PRAGMAS = (
+    "query_only = ON",
+    "trusted_schema = OFF",
+    "cell_size_check = ON",
+    "temp_store = MEMORY",
+)
 _LIMITS = (
-    (sqlite3.SQLITE_LIMIT_LENGTH, 200_000),
+    (sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES),
     (sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 200),
     (sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 100),
     (sqlite3.SQLITE_LIMIT_COMPOUND_SELECT, 50),
@@ -119,29 +132,35 @@ class FileDatabase(Database):
             if any(str(sql).upper().startswith("CREATE VIRTUAL") for (sql,) in schema):
                 raise ValueError("it has virtual tables")
             connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, MAX_SQL_BYTES)
-            self._guard = _FileGuard(MAX_FILE_STEPS, FUNCTIONS | set(_DATES))
+            self._guard = _FileGuard(MAX_FILE_STEPS, _STEPS_PER_TICK, FUNCTIONS | set(_DATES))
             for name in _DATES:
                 connection.create_function(name, -1, _clockless(name, self._guard, self._clock))
             connection.set_authorizer(self._guard.authorize)
-            connection.set_progress_handler(self._guard.tick, STEPS_PER_TICK)
+            connection.set_progress_handler(self._guard.tick, _STEPS_PER_TICK)
             on_failure.pop_all()
         return connection
 
 
 class _FileGuard(Guard):
-    """A guard that stops a statement by memory, too: large rows times many steps are much."""
+    """A guard that stops a statement by memory and time, too.
 
-    _start = 0
+    Long values times many steps are much of both. An honest statement comes nowhere near, so
+    what it gives still depends on nothing but the data.
+    """
+
+    _start_bytes, _start_s = 0, 0.0
 
     def begin(self, *, may_write: bool) -> None:
         super().begin(may_write=may_write)
-        self._start = _resident_bytes()
+        self._start_bytes, self._start_s = _resident_bytes(), time.monotonic()
 
     def tick(self) -> int:
-        if self.active and _resident_bytes() - self._start > MAX_GROWTH_BYTES:
-            self.denied = "stopped: it takes too much memory"
-            return 1
-        return super().tick()
+        if self.active and self.ticks % _TICKS_PER_LOOK == 0:
+            if _resident_bytes() - self._start_bytes > MAX_GROWTH_BYTES:
+                self.denied = "stopped: it takes too much memory"
+            elif time.monotonic() - self._start_s > MAX_SECONDS:
+                self.denied = "stopped: it takes too long"
+        return super().tick() or int(self.active and bool(self.denied))
 
 
 def load_database(file: DataFile, notes: Notes) -> FileDatabase:

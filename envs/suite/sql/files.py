@@ -31,6 +31,16 @@ def read_bytes(file: DataFile, *, first: int | None = None) -> bytes:
         DataFileError: no such file, not a regular one, or one over its cap (told by its size,
             nothing is read then).
     """
+    try:
+        _check(file)
+        with file.path.open("rb") as stream:
+            return stream.read(file.max_bytes if first is None else first)
+    except OSError as error:
+        found = f"it cannot be read ({error.strerror})"
+        raise file.error(found, "Check the rights of the file and its folder.") from error
+
+
+def _check(file: DataFile) -> None:
     if not file.path.exists():
         raise file.error("there is no such file", "Unpack the whole data set; none is fetched.")
     if not file.path.is_file():  # a pipe would be waited for, a device never ends
@@ -38,9 +48,3 @@ def read_bytes(file: DataFile, *, first: int | None = None) -> bytes:
     if file.path.stat().st_size > file.max_bytes:
         found = f"it is larger than {file.max_bytes / 1024**2:g} MiB"
         raise file.error(found, "Leave it and the rows about it out.")
-    try:
-        with file.path.open("rb") as stream:
-            return stream.read(file.max_bytes if first is None else first)
-    except OSError as error:
-        found = f"it cannot be read ({error.strerror})"
-        raise file.error(found, "Check the rights of the file and its folder.") from error

@@ -122,7 +122,7 @@ class TaskFolder:
         """Refuse a row whose database is not there; look at each only once."""
         if db_id in self._checked:
             return
-        if not re.fullmatch(r"\w[\w .-]*", db_id, re.ASCII):
+        if not re.fullmatch(r"\w[\w .-]{0,99}", db_id, re.ASCII):
             raise file.wrong_field(entry, "db_id", f"is no plain name of a folder: {db_id[:60]!r}")
         if not self._is_bird and db_id not in self._known:
             raise file.wrong_field(entry, "db_id", f"is not in tables.json: {db_id[:60]!r}")

@@ -55,6 +55,7 @@ class Guard:
     """
 
     max_steps: int = MAX_VM_STEPS
+    steps_per_tick: int = STEPS_PER_TICK
     functions: frozenset[str] = FUNCTIONS
     active: bool = False
     may_write: bool = False
@@ -105,7 +106,7 @@ class Guard:
         return str(error)
 
     def _ran_long(self) -> bool:
-        return self.ticks * STEPS_PER_TICK > self.max_steps
+        return self.ticks * self.steps_per_tick > self.max_steps
 
 
 def check_statement(sql: str, *, read_only: bool) -> None:
