@@ -1,0 +1,157 @@
+"""A shell over a file system in memory: find, edit, move, clean up, repair, restore.
+
+    env = make("treegrpo/Terminal-v0")
+
+Nothing of the host can be reached: files, commands and history are values of this process.
+What is removed or overwritten is gone, as in any shell.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+from treegrpo.envs.core import Message, ToolEnv
+from treegrpo.envs.suite.terminal import oracle, shell, tasks
+from treegrpo.envs.suite.terminal.disk import Disk, File
+from treegrpo.envs.suite.terminal.goals import Goal
+from treegrpo.envs.suite.terminal.machine import Machine
+from treegrpo.envs.tasks import GeneratedTasks, Task
+from treegrpo.envs.tools import tool
+
+
+class TerminalEnv(ToolEnv):
+    """Reach goals in a project with shell commands, then submit.
+
+    Args:
+        settings: of ToolEnv.
+
+    Reward: 1 if all goals are reached, the answer is right and no other file was lost or
+    changed; else 0. Without a submission it is 0.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = tasks.SPLITS
+    num_tasks: ClassVar[Mapping[str, int]] = {
+        "train": 1_000_000,
+        "validation": 1_000,
+        "test": 1_000,
+    }
+    difficulties: ClassVar[tuple[int, ...]] = tasks.DIFFICULTIES
+    max_turns = 30
+    max_tool_calls = 40
+    system_prompt: ClassVar[str] = (
+        "Do what is asked with shell commands, then submit. Files that the task does not name "
+        "must stay as they are; what is removed cannot be brought back. `help` lists the "
+        "commands."
+    )
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Return the generated tasks of the split."""
+        return GeneratedTasks(
+            partial(tasks.make_task, split=split),
+            name="Terminal",
+            split=split,
+            size=self.num_tasks[split],
+            difficulties=self.difficulties,
+        )
+
+    def setup(self, task: Task, rng: np.random.Generator) -> Machine:
+        """Return a machine with the task's disk; the shell stands in the project."""
+        return Machine(task.data["disk"], cwd=task.data["root"])
+
+    def score(
+        self, state: Machine, transcript: Sequence[Message], task: Task
+    ) -> Mapping[str, float]:
+        """Return 1 if the task is solved, else 0."""
+        return {"goal": float(tasks.is_solved(task, state.disk, state.submission))}
+
+    # ------------------------------------------------------------------------------ the tools
+
+    @tool(effects="write")
+    def shell(self, command: str) -> str:
+        """Run a line of shell and show what it prints.
+
+        Args:
+            command: one or more commands, joined by pipes, ;, && or ||.
+        """
+        output = shell.run(self._machine, command)
+        text = output.out.removesuffix("\n")
+        if output.code:
+            return f"{text}\n[exit code {output.code}]".lstrip("\n")
+        return text or "[no output]"
+
+    @tool(effects="write")
+    def submit(self, answer: str = "") -> str:
+        """End the task.
+
+        Args:
+            answer: what the task asks to submit; nothing if it asks for none.
+        """
+        self._machine.submission = answer
+        self.finish("submitted")
+        return "Submitted."
+
+    @property
+    def _machine(self) -> Machine:
+        return cast("Machine", self.state)
+
+    # ----------------------------------------------------------------------------- the agents
+
+    def oracle(self) -> str:
+        """Return the scripted expert's next action for the episode as it stands."""
+        said = Counter(m["content"] for m in self.episode.messages if m["role"] == "assistant")
+        goals = cast("tuple[Goal, ...]", self.task.data["goals"])
+        commands = {c for goal in goals for c in (*goal.looks, *goal.does)}
+        counts = {c: said[self.encode_call("shell", command=c)] for c in commands}
+        command = oracle.next_command(goals, self._machine.disk, counts)
+        if command is not None:
+            return self.encode_call("shell", command=command)
+        answer = cast("str | None", self.task.answer)
+        return self.encode_call("submit", **({} if answer is None else {"answer": answer}))
+
+    def sample_action(self, rng: np.random.Generator) -> str:
+        """Return a random action: junk at times, mostly a command on a file that is there."""
+        if self._episode is None or rng.random() < 0.1:
+            return super().sample_action(rng)
+        if rng.random() < 0.1:
+            return self.encode_call("submit", **self._random_answer(rng))
+        return self.encode_call("shell", command=_random_command(self._machine.disk, rng))
+
+    def _random_answer(self, rng: np.random.Generator) -> dict[str, Any]:
+        paths = sorted(self._machine.disk.files())
+        if rng.random() < 0.4 and paths:
+            return {"answer": paths[int(rng.integers(len(paths)))]}
+        return {"answer": str(int(rng.integers(100)))} if rng.random() < 0.5 else {}
+
+
+_TEMPLATES = (
+    *("cat {a}", "grep -n {w} {a}", "ls -l {d}", "find {d} -name '*{e}'", "head -n 3 {a}"),
+    *("rm {a}", "mv {a} {d}", "cp {a} {b}", "touch {d}/{w}", "mkdir {d}/{w}", "cd {d}; pwd"),
+    *("sed -i 's/{w}/{v}/' {a}", "echo {w} >> {a}", "wc -l {d}/*{e} | sort -n", "chmod -w {a}"),
+    *("git log --oneline", "git status", "rm -f {d}/*{e}", "diff {a} {b} | head -n 5", "{w} | {v}"),
+)
+
+
+def _random_command(disk: Disk, rng: np.random.Generator) -> str:
+    """Return a command of a template, its words those of files that are there."""
+
+    def pick(items: Sequence[str]) -> str:
+        return items[int(rng.integers(len(items)))]
+
+    files = sorted(p for p, entry in disk.entries.items() if isinstance(entry, File)) or ["/tmp/x"]
+    folders = sorted(p for p in disk.entries if disk.is_folder(p))
+    first, second = pick(files), pick(files)
+    words = [word for word in disk.files().get(first, "").split() if word.isalnum()] or ["error"]
+    return pick(_TEMPLATES).format(
+        a=shlex.quote(first),
+        b=shlex.quote(second),
+        d=shlex.quote(pick(folders)),
+        e=shlex.quote("." + first.rpartition(".")[2].rpartition("/")[2]),
+        w=shlex.quote(pick(words)),
+        v=shlex.quote(pick(words)),
+    )
