@@ -43,8 +43,8 @@ bench: $(DEV) ## every benchmark in full; writes benchmarks/results/
 docker-image: ## treegrpo-sandbox:test for the tests, without a registry; needs root and debootstrap
 	bash sandboxes/docker/build_image.sh
 
-clean: ## remove both venvs, caches and build output; runs/ stays
-	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean: ## remove the venvs, caches and build output; runs/ stays
+	rm -rf $(VENV) $(VLLM_VENV) .venv-peers build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # compat: a path entry, so that a script beside the clone does not find the clone's folder
