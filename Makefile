@@ -14,7 +14,7 @@ VLLM := $(VLLM_VENV)/.ready
 BENCHMARKS = $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm check all bench docker-image clean
+.PHONY: help demo test test-suite test-vllm check all bench docker-image clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,6 +24,9 @@ demo: $(CORE) ## train an agent from nothing on this machine's CPU (about 4 minu
 
 test: $(DEV) ## every test; those that need a GPU or Docker only where there is one
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-suite: $(DEV) ## the whole proof of every environment: checks, 10,000 random steps, 200 tasks (10 minutes)
+	OMP_NUM_THREADS=1 TREEGRPO_SUITE=1 $(BIN)/python -m pytest tests/suite -n $(WORKERS) --dist worksteal --show-capture=no $(ARGS)
 
 test-vllm: $(DEV) $(VLLM) ## the vllm engine against a real server on the CPU; installs 3.4 GB once
 	OMP_NUM_THREADS=1 TREEGRPO_REQUIRE_VLLM=1 $(BIN)/python -m pytest tests/vllm $(ARGS)
