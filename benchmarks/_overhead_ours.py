@@ -29,7 +29,7 @@ class Subject:
 
     def measure(self, round: int, seconds: float) -> Row:
         """Return what one round gave; steps, snapshots and forks take `seconds` each."""
-        steps, taken = _steps(self.cases, seconds)
+        steps, step_s, passes = _steps(self.cases, seconds)
         costs = Costs()
         for case in _in_turn(self.cases, seconds):
             costs.sample(case)
@@ -43,8 +43,8 @@ class Subject:
             kind=self.kind,
             round=round,
             steps=steps,
-            step_s=median(taken),
-            passes=len(taken),
+            step_s=step_s,
+            passes=passes,
             snapshot=Spread.of(costs.snapshot_ms),
             restore=Spread.of(costs.restore_ms),
             fork=Spread.of(fork_ms),
@@ -75,25 +75,30 @@ def kind_of(env: ToolEnv) -> Kind:
     return "SQLite" if hasattr(env.state, "database") else "pure Python"
 
 
-def _steps(cases: Sequence[Case], seconds: float) -> tuple[int, list[float]]:
-    """Return the steps of all cases together, and the seconds in them for each pass."""
-    taken: list[float] = []
-    for number, case in enumerate(_in_turn(cases, seconds)):
-        if number % len(cases) == 0:
-            taken.append(0.0)
+def _steps(cases: Sequence[Case], seconds: float) -> tuple[int, float, int]:
+    """Return the steps of all cases together, their median seconds in all, and the passes."""
+    taken: dict[tuple[int, int], list[float]] = {}
+    for case in _in_turn(cases, seconds):
         env = case.at(0)
-        for action in case.actions:
+        for number, action in enumerate(case.actions):
+            if env.episode.ended:
+                break  # by its budget of seconds, on a machine that is slower by now
             begun = time.perf_counter()
             env.step(action)
-            taken[-1] += time.perf_counter() - begun
+            step_s = time.perf_counter() - begun
+            taken.setdefault((case.seed, number), []).append(step_s)
         env.close()
-    return sum(len(case.actions) for case in cases), taken
+    # Each step's median: what else the machine did meanwhile falls on other steps each time.
+    passes = max(len(times) for times in taken.values())
+    return len(taken), sum(median(times) for times in taken.values()), passes
 
 
 def _forks(case: Case, fork_ms: list[float], forked_step_ms: list[float]) -> None:
     """Add the time of a fork before each step, alone and with the twin's step."""
     env = case.at(0)
     for action in case.actions:
+        if env.episode.ended:
+            break
         begun = time.perf_counter()
         twin = env.fork()
         forked = time.perf_counter()

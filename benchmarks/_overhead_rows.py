@@ -39,7 +39,8 @@ class Row:
 
     who: OURS or a peer's name.
     game: the game played on both sides in the same action texts; None for the rest.
-    steps, step_s: the steps of one pass over its episodes, and the median seconds in them.
+    steps, step_s: the steps of one pass over its episodes, and the sum of each step's median
+        seconds over the passes.
     passes: how many passes there were.
     snapshot, restore, fork: of peers only snapshot, which is copy.deepcopy of the environment.
     forked_step: fork and the first step of the twin together.
