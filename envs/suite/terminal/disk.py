@@ -36,7 +36,7 @@ class File:
     mode: int = 0o644
     mtime: int = 0
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Return the number of bytes."""
         return len(self.text.encode("utf-8", "replace"))

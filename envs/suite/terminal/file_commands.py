@@ -14,6 +14,7 @@ from treegrpo.envs.suite.terminal.disk import (
     joined,
     name_of,
     parent_of,
+    resolved,
 )
 from treegrpo.envs.suite.terminal.machine import (
     Machine,
@@ -56,6 +57,8 @@ def _ls_folder(machine: Machine, target: str, given: Options, *, has_head: bool)
     if "t" in given:
         children.sort(key=lambda c: -machine.entry(c).mtime)
     text = f"{target}:\n" if has_head or "R" in given else ""
+    own = (".", "..") if "a" in given else ()
+    text += "".join(_ls_line(machine, resolved(folder, name), name, given) for name in own)
     text += "".join(_ls_line(machine, c, name_of(c), given) for c in children)
     if "R" in given:
         for child in children:
@@ -105,7 +108,7 @@ def _mkdir(machine: Machine, args: list[str], stdin: str) -> Output:
 
 def _change(machine: Machine, what: str, changes: Mapping[str, Entry | None]) -> None:
     try:
-        machine.disk = machine.disk.changed(changes)
+        machine.change(changes)
     except CommandError as error:
         raise CommandError(f"{what}: {error.text}") from None
 
@@ -124,7 +127,7 @@ def _rm(machine: Machine, args: list[str], stdin: str) -> Output:
             raise CommandError(f"cannot remove '{target}': Is a directory")
         if path == "/" or name_of(target.rstrip("/")) in (".", ".."):
             raise CommandError(f"refusing to remove '{target}'")
-        machine.disk = machine.disk.changed(dict.fromkeys(machine.disk.walk(path)))
+        machine.change(dict.fromkeys(machine.disk.walk(path)))
         return f"removed '{target}'\n" if "v" in given else ""
 
     operands = given.operands if "f" in given else need(given.operands, 1)
@@ -136,7 +139,7 @@ def _rmdir(machine: Machine, args: list[str], stdin: str) -> Output:
         path = machine.require_folder(target)
         if machine.disk.children(path) or path == "/":
             raise CommandError(f"failed to remove '{target}': Directory not empty")
-        machine.disk = machine.disk.changed({path: None})
+        machine.change({path: None})
         return ""
 
     return each("rmdir", need(options(args, "").operands, 1), remove)
@@ -211,7 +214,7 @@ def _touch(machine: Machine, args: list[str], stdin: str) -> Output:
         if entry is None:
             machine.write(target, "")
         else:
-            machine.disk = machine.disk.changed({path: replace(entry, mtime=machine.clock)})
+            machine.change({path: replace(entry, mtime=machine.clock)})
         return ""
 
     return each("touch", need(options(args, "").operands, 1), touch)
@@ -236,7 +239,7 @@ def _chmod(machine: Machine, args: list[str], stdin: str) -> Output:
         path = machine.path(target)
         machine.entry(target)
         paths = machine.disk.walk(path) if is_deep else [path]
-        machine.disk = machine.disk.changed({p: changed(machine.entry(p)) for p in paths})
+        machine.change({p: changed(machine.entry(p)) for p in paths})
         return ""
 
     return each("chmod", targets, change)
@@ -266,7 +269,7 @@ def _find(machine: Machine, args: list[str], stdin: str) -> Output:
         for inner in reversed(found):  # what a folder holds before the folder
             if machine.disk.children(inner):
                 raise CommandError(f"cannot delete '{inner}': Directory not empty")
-            machine.disk = machine.disk.changed({inner: None})
+            machine.change({inner: None})
         return ""
 
     return each("find", starts or ["."], show)
@@ -308,9 +311,9 @@ def _find_check(word: str, value: str | None, *, is_wanted: bool) -> _Check:
         elif word == "-empty":
             found = not (entry.text if isinstance(entry, File) else machine.disk.children(path))
         elif word == "-iname":
-            found = name_matches(value.lower(), name_of(shown).lower())
+            found = name_matches(value.lower(), name_of(shown).lower(), machine.spend)
         else:
-            found = name_matches(value, name_of(shown) if word == "-name" else shown)
+            found = name_matches(value, name_of(shown) if word == "-name" else shown, machine.spend)
         return found == is_wanted
 
     return check

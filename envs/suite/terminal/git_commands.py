@@ -30,6 +30,7 @@ from treegrpo.envs.suite.terminal.machine import (
     options,
 )
 from treegrpo.envs.suite.terminal.pattern_commands import differences
+from treegrpo.envs.suite.terminal.patterns import Spend
 
 MAX_COMMITS, MAX_BRANCHES = 64, 32
 _FATAL = 128
@@ -129,7 +130,7 @@ class _Session:
         """Keep the repository and change the working tree with it."""
         path = joined(self.root, ".git")
         repo = replace(repo, mtime=self.machine.clock)
-        self.machine.disk = self.machine.disk.changed({**(changes or {}), path: repo})
+        self.machine.change({**(changes or {}), path: repo})
 
     def tree(self) -> dict[str, str]:
         """Return the texts of the working tree by their paths below the root."""
@@ -178,7 +179,7 @@ def _init(machine: Machine, args: list[str]) -> str:
     need(args, 0, 0)
     if isinstance(machine.disk.get(joined(machine.cwd, ".git")), Repo):
         return f"Reinitialized existing Git repository in {joined(machine.cwd, '.git')}/\n"
-    machine.disk = machine.disk.changed({joined(machine.cwd, ".git"): Repo(mtime=machine.clock)})
+    machine.change({joined(machine.cwd, ".git"): Repo(mtime=machine.clock)})
     return f"Initialized empty Git repository in {joined(machine.cwd, '.git')}/\n"
 
 
@@ -279,13 +280,15 @@ def _split(args: list[str]) -> tuple[list[str], bool, list[str]]:
     return args[:at], True, args[at + 1 :]
 
 
-def _compared(old: Mapping[str, str], new: Mapping[str, str], names: list[str]) -> str:
+def _compared(
+    old: Mapping[str, str], new: Mapping[str, str], names: list[str], spend: Spend
+) -> str:
     out: list[str] = []
     for name in sorted(names):
         if old.get(name) != new.get(name):
             left = f"a/{name}" if name in old else "/dev/null"
             right = f"b/{name}" if name in new else "/dev/null"
-            text = differences(old.get(name, ""), new.get(name, ""), left, right)
+            text = differences(old.get(name, ""), new.get(name, ""), left, right, spend)
             out.append(f"diff --git a/{name} b/{name}\n{text}")
     return "".join(out)
 
@@ -309,7 +312,7 @@ def _diff(machine: Machine, args: list[str]) -> str:
     names = {n for text in (after or ["."]) for n in _under({**old, **new}, session.inner(text))}
     if not after:
         names = {*old, *new}
-    return _compared(old, new, list(names))
+    return _compared(old, new, list(names), machine.spend)
 
 
 def _show(machine: Machine, args: list[str]) -> str:
@@ -327,7 +330,7 @@ def _show(machine: Machine, args: list[str]) -> str:
     parent = commit_of(repo, commit.parent)
     old = dict(parent.files) if parent else {}
     return f"commit {commit.id}\n\n    {commit.message}\n\n" + _compared(
-        old, files, [*{*old, *files}]
+        old, files, [*{*old, *files}], machine.spend
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from treegrpo.envs.suite.terminal.disk import (
@@ -16,6 +16,9 @@ from treegrpo.envs.suite.terminal.disk import (
 )
 
 HOME = "/home/agent"
+MAX_WORK = 100_000_000
+"""The most that one line of shell may come to, in steps of a matcher: under a second or two."""
+CHANGE_WORK = 20_000
 MAX_OUTPUT = 131_072
 """The most characters that one command may print."""
 NULL = "/dev/null"
@@ -31,10 +34,30 @@ class Machine:
     status: int = 0
     clock: int = 0
     submission: str | None = None
+    work: int = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Machine:
         variables = dict(self.variables)
-        return Machine(self.disk, self.cwd, variables, self.status, self.clock, self.submission)
+        return replace(self, variables=variables)
+
+    def spend(self, work: int) -> None:
+        """Count work of the line that is run.
+
+        Raises:
+            CommandError: it comes to too much.
+        """
+        self.work += work
+        if self.work > MAX_WORK:
+            raise CommandError("this takes too long here; ask for less at once", 2)
+
+    def change(self, changes: Mapping[str, Entry | None]) -> None:
+        """Set entries of the disk, or remove them where None.
+
+        Raises:
+            CommandError: as Disk.changed(), or too many changes for one line.
+        """
+        self.spend(CHANGE_WORK)
+        self.disk = self.disk.changed(changes)
 
     def path(self, text: str) -> str:
         """Return the absolute path that a text means here."""
@@ -66,6 +89,7 @@ class Machine:
             raise CommandError(f"{text}: Is a directory")
         if not entry.mode & 0o400:
             raise CommandError(f"{text}: Permission denied")
+        self.spend(4 * len(entry.text))
         return entry.text
 
     def write(self, text: str, content: str, *, is_appended: bool = False) -> None:
@@ -89,7 +113,7 @@ class Machine:
             raise CommandError(f"{text}: No such file or directory")
         else:
             changed = File(content, mtime=self.clock)
-        self.disk = self.disk.changed({path: changed})
+        self.change({path: changed})
 
     def require_folder(self, text: str) -> str:
         """Return the path of a folder.
@@ -196,13 +220,18 @@ def each(name: str, items: Iterable[str], work: Callable[[str], str]) -> Output:
     """Return what the work printed for every item; one that fails does not stop the others."""
     out: list[str] = []
     err: list[str] = []
-    code = 0
+    code = size = 0
     for item in items:
         try:
             out.append(work(item))
+            size += len(out[-1])
+            if size > MAX_OUTPUT:
+                raise CommandError(f"output cut, it is longer than {MAX_OUTPUT} characters")
         except CommandError as error:
             err.append(f"{name}: {error.text}\n")
             code = error.code
+            if size > MAX_OUTPUT:
+                break
     return Output("".join(out), "".join(err), code)
 
 

@@ -20,7 +20,7 @@ from treegrpo.envs.suite.terminal.machine import (
     options,
     text_of,
 )
-from treegrpo.envs.suite.terminal.patterns import Pattern, name_matches, regex
+from treegrpo.envs.suite.terminal.patterns import Pattern, Spend, name_matches, regex
 from treegrpo.envs.suite.terminal.text_commands import source
 
 MAX_DIFF_LINES, MAX_SCRIPT = 400, 1_000
@@ -36,7 +36,7 @@ def _grep(machine: Machine, args: list[str], stdin: str) -> Output:
         text = given.values["e"]
     else:
         text, operands = need(operands, 1)[0], operands[1:]
-    pattern = _grep_pattern(text, given)
+    pattern = _grep_pattern(text, given, machine.spend)
     is_deep = "r" in given or "R" in given
     names = operands or (["."] if is_deep else ["-"])
     has_name = ("H" in given or is_deep or len(names) > 1) and "h" not in given
@@ -61,12 +61,14 @@ def _grep(machine: Machine, args: list[str], stdin: str) -> Output:
     return Output("" if "q" in given else output.out, err, 0 if "q" in given and found else code)
 
 
-def _grep_pattern(text: str, given: Options) -> Pattern:
-    pattern = regex(text, is_extended="E" in given, ignore_case="i" in given, is_fixed="F" in given)
+def _grep_pattern(text: str, given: Options, spend: Spend) -> Pattern:
+    pattern = regex(
+        text, spend, is_extended="E" in given, ignore_case="i" in given, is_fixed="F" in given
+    )
     if "w" in given or "x" in given:
         around = r"\b(?:{})\b" if "w" in given else r"\A(?:{})\Z"
         whole = around.format(pattern.regex.pattern)
-        return Pattern(re.compile(whole, pattern.regex.flags), pattern.choices)
+        return Pattern(re.compile(whole, pattern.regex.flags), pattern.choices, spend)
     return pattern
 
 
@@ -75,7 +77,9 @@ def _files_below(machine: Machine, name: str, include: list[str]) -> list[str]:
     shown: list[str] = []
     for inner in machine.disk.walk(path):
         entry = machine.disk.get(inner)
-        fits = not include or any(name_matches(p[:240], name_of(inner)) for p in include)
+        fits = not include or any(
+            name_matches(p[:240], name_of(inner), machine.spend) for p in include
+        )
         if isinstance(entry, File) and entry.mode & 0o400 and fits:
             shown.append(name.rstrip("/") + inner[len(path.rstrip("/")) :])
     return shown
@@ -151,12 +155,14 @@ def _sed(machine: Machine, args: list[str], stdin: str) -> Output:
 
         def edit(name: str) -> str:
             before = machine.read(name)
-            machine.write(name, _edited(before, _script(script, is_extended), "n" in given))
+            machine.write(
+                name, _edited(before, _script(script, is_extended, machine.spend), "n" in given)
+            )
             return ""
 
         return each("sed", need(operands, 1), edit)
     read = each("sed", operands or ["-"], lambda name: source(machine, name, stdin))
-    out = _edited(read.out, _script(script, is_extended), "n" in given)
+    out = _edited(read.out, _script(script, is_extended, machine.spend), "n" in given)
     return Output(out, read.err, read.code)
 
 
@@ -236,8 +242,8 @@ def _filled(template: str, match: re.Match[str]) -> str:
 class _Script:
     """A sed script on its way into edits."""
 
-    def __init__(self, text: str, is_extended: bool) -> None:
-        self.text, self.is_extended, self.at = text, is_extended, 0
+    def __init__(self, text: str, is_extended: bool, spend: Spend) -> None:
+        self.text, self.is_extended, self.spend, self.at = text, is_extended, spend, 0
 
     def run(self) -> list[_Edit]:
         edits: list[_Edit] = []
@@ -281,7 +287,9 @@ class _Script:
             return "$"
         if self.text.startswith("/", self.at):
             self.at += 1
-            return regex(self._until("/"), is_extended=self.is_extended, ignore_case=False)
+            return regex(
+                self._until("/"), self.spend, is_extended=self.is_extended, ignore_case=False
+            )
         return None
 
     def _substitution(
@@ -295,7 +303,9 @@ class _Script:
         flags = re.match("[gpiI1-9]*", self.text[self.at :])
         letters = flags[0] if flags else ""
         self.at += len(letters)
-        pattern = regex(old, is_extended=self.is_extended, ignore_case="i" in letters.lower())
+        pattern = regex(
+            old, self.spend, is_extended=self.is_extended, ignore_case="i" in letters.lower()
+        )
         return _Edit(first, last, "s", pattern, new, letters)
 
     def _until(self, sign: str) -> str:
@@ -315,14 +325,14 @@ class _Script:
         return "".join(out)
 
 
-def _script(text: str, is_extended: bool) -> list[_Edit]:
-    return _Script(text, is_extended).run()
+def _script(text: str, is_extended: bool, spend: Spend) -> list[_Edit]:
+    return _Script(text, is_extended, spend).run()
 
 
 # ------------------------------------------------------------------------------------ diff
 
 
-def differences(old: str, new: str, old_name: str, new_name: str) -> str:
+def differences(old: str, new: str, old_name: str, new_name: str, spend: Spend) -> str:
     """Return a unified diff of two texts; empty if they are equal.
 
     Raises:
@@ -331,6 +341,7 @@ def differences(old: str, new: str, old_name: str, new_name: str) -> str:
     left, right = lines_of(old), lines_of(new)
     if max(len(left), len(right)) > MAX_DIFF_LINES:
         raise CommandError(f"more than {MAX_DIFF_LINES} lines to compare", 2)
+    spend(100 * len(left) * len(right))
     lines = list(difflib.unified_diff(left, right, old_name, new_name, lineterm=""))
     if not lines and old != new:
         return f"--- {old_name}\n+++ {new_name}\n\\ Only the end of the last line differs\n"
@@ -342,7 +353,9 @@ def _diff(machine: Machine, args: list[str], stdin: str) -> Output:
     left, right = need(given.operands, 2, 2)
     if "r" in given:
         return _diff_folders(machine, left, right, "q" in given)
-    text = differences(source(machine, left, stdin), source(machine, right, stdin), left, right)
+    text = differences(
+        source(machine, left, stdin), source(machine, right, stdin), left, right, machine.spend
+    )
     if text and "q" in given:
         text = f"Files {left} and {right} differ\n"
     return Output(text, code=int(text != ""))
@@ -360,7 +373,7 @@ def _diff_folders(machine: Machine, left: str, right: str, is_brief: bool) -> Ou
             out.append(f"Only in {left if name in names[0] else right}: {name.lstrip('/')}\n")
             continue
         old, new = left.rstrip("/") + name, right.rstrip("/") + name
-        text = differences(machine.read(old), machine.read(new), old, new)
+        text = differences(machine.read(old), machine.read(new), old, new, machine.spend)
         out.append(f"Files {old} and {new} differ\n" if text and is_brief else text)
     text = "".join(out)
     return Output(text, code=int(text != ""))

@@ -8,13 +8,14 @@ repeated group and a back-reference in the pattern are refused always.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import comb
 
 from treegrpo.envs.suite.terminal.disk import CommandError
 
-MAX_WORK = 30_000_000
-"""The most steps of the matcher that one use of a pattern may come to."""
+Spend = Callable[[int], None]
+"""Counts work, and raises a CommandError when it comes to too much."""
 MAX_PATTERN, MAX_CHOICES, MAX_REPEAT = 200, 8, 32
 _CLASSES = {"alpha": "a-zA-Z", "digit": "0-9", "alnum": "a-zA-Z0-9", "upper": "A-Z",
             "lower": "a-z", "space": r"\s", "punct": r"!-/:-@\[-`{-~"}  # fmt: skip
@@ -26,7 +27,7 @@ class Pattern:
 
     regex: re.Pattern[str]
     choices: int
-    spent: int = field(default=0)
+    spend: Spend
 
     def pay(self, line: str) -> None:
         """Count the worst case of a search in a line.
@@ -34,9 +35,7 @@ class Pattern:
         Raises:
             CommandError: it may take too long.
         """
-        self.spent += comb(len(line) + self.choices + 1, self.choices + 1) + 1
-        if self.spent > MAX_WORK:
-            raise CommandError("pattern may take too long here; use a simpler one", 2)
+        self.spend(comb(len(line) + self.choices + 1, self.choices + 1) + 1)
 
     def search(self, line: str) -> re.Match[str] | None:
         """Return the first match in a line."""
@@ -44,7 +43,9 @@ class Pattern:
         return self.regex.search(line)
 
 
-def regex(pattern: str, *, is_extended: bool, ignore_case: bool, is_fixed: bool = False) -> Pattern:
+def regex(
+    pattern: str, spend: Spend, *, is_extended: bool, ignore_case: bool, is_fixed: bool = False
+) -> Pattern:
     """Return a basic, extended or fixed pattern, ready for use.
 
     Raises:
@@ -54,12 +55,12 @@ def regex(pattern: str, *, is_extended: bool, ignore_case: bool, is_fixed: bool 
         raise CommandError(f"pattern is longer than {MAX_PATTERN} characters", 2)
     flags = re.IGNORECASE if ignore_case else re.NOFLAG
     if is_fixed:
-        return Pattern(re.compile(re.escape(pattern), flags), 0)
+        return Pattern(re.compile(re.escape(pattern), flags), 0, spend)
     text, choices = _Translation(pattern, is_extended).run()
     if choices > MAX_CHOICES:
         raise CommandError(f"pattern has more than {MAX_CHOICES} repeats and choices", 2)
     try:
-        return Pattern(re.compile(text, flags), choices)
+        return Pattern(re.compile(text, flags), choices, spend)
     except (re.error, OverflowError) as error:
         raise CommandError(f"invalid pattern: {error}", 2) from None
 
@@ -172,11 +173,15 @@ class _Translation:
         self._atom(f"[{'^' if is_negated else ''}{''.join(parts)}]")
 
 
-def name_matches(pattern: str, name: str) -> bool:
+def name_matches(pattern: str, name: str, spend: Spend) -> bool:
     """Return whether a file's name fits a pattern of `*`, `?`, `[...]` and backslashes.
 
-    Takes at most len(pattern) * len(name) steps.
+    Takes at most len(pattern) * len(name) steps, each as dear as 20 of the other matcher.
+
+    Raises:
+        CommandError: that is too much.
     """
+    spend(20 * len(pattern) * len(name))
     atoms = _atoms(pattern)
     reached = {0}
     for sign in name:

@@ -37,6 +37,7 @@ def run(machine: Machine, line: str) -> Output:
     Whatever the line is, nothing is raised: a failure is a text and an exit code.
     """
     machine.clock += 1
+    machine.work = 0
     try:
         pipelines = parse(line)
     except CommandError as error:
@@ -46,6 +47,7 @@ def run(machine: Machine, line: str) -> Output:
     for pipeline in pipelines:
         if pipeline.when == "always" or (pipeline.when == "succeeded") == (machine.status == 0):
             _run_pipeline(machine, pipeline, screen)
+    machine.work = 0
     return Output("".join(screen), code=machine.status)
 
 
@@ -225,7 +227,7 @@ def _inside(machine: Machine, base: str, part: str) -> Iterator[str]:
         return
     for child in machine.disk.children(folder):
         name = name_of(child)
-        if name.startswith(".") <= part.startswith(".") and name_matches(part, name):
+        if name.startswith(".") <= part.startswith(".") and name_matches(part, name, machine.spend):
             yield joined(base, name) if base else name
 
 

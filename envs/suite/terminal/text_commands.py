@@ -105,16 +105,18 @@ def _ends(
     cut: Callable[[str, Options, str], str],
 ) -> Output:
     """Return the part of each file that `cut` keeps, under the file's name if there are more."""
-    args = [f"-n{arg[1:]}" if re.fullmatch(r"-[0-9]+", arg) else arg for arg in args]
+    if args and re.fullmatch(r"-[0-9]+", args[0]):
+        args = [f"-n{args[0][1:]}", *args[1:]]
     given = options(args, "q", "nc")
     names = given.operands or ["-"]
 
     def show(operand: str) -> str:
         text = cut(source(machine, operand, stdin), given, given.values.get("n", "10"))
-        has_title = len(names) > 1 and "q" not in given
-        return f"==> {operand} <==\n{text}" if has_title else text
+        return f"==> {operand} <==\n{text}\n" if has_title else text
 
-    return each(name, names, show)
+    has_title = len(names) > 1 and "q" not in given
+    output = each(name, names, show)
+    return Output(output.out[: -1 if has_title else None], output.err, output.code)
 
 
 def _wc(machine: Machine, args: list[str], stdin: str) -> Output:
