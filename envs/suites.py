@@ -71,7 +71,7 @@ class SuiteEntry:
 
     @property
     def name(self) -> str:
-        """The id, with the options where there are some: "treegrpo/Service-v0 domain=shop"."""
+        """The id, with the options where there are some: "treegrpo/Service-v0 domain=airline"."""
         return " ".join([self.env, *(f"{k}={v}" for k, v in sorted(self.options.items()))])
 
     def normalised(self, success: float) -> float:
@@ -206,7 +206,7 @@ _CORE_FAMILIES: tuple[tuple[Member, ...], ...] = (
     (("SearchQA-v1", {}),),
     (("SQL-v1", {}),),
     (("CodeExec-v1", {}), ("PythonMath-v1", {})),
-    (("Service-v0", {"domain": "shop"}), ("Service-v0", {"domain": "airline"})),
+    (("Service-v0", {}), ("Service-v0", {"domain": "airline"})),
     (("Terminal-v0", {}),),
     (("WebShop-v0", {}),),
     tuple(

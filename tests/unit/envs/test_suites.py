@@ -220,7 +220,7 @@ def test_nine_families_share_the_core_score_equally() -> None:
     ninth, games = 1 / 9, ("Sokoban", "Minesweeper", "Mastermind", "WordGuess", "FrozenLake")
     for name in ("SearchQA-v1", "SQL-v1", "Terminal-v0", "WebShop-v0", "Crafting-v0", "Notes-v0"):
         assert shares[f"treegrpo/{name}"] == pytest.approx(ninth)
-    for name in ("CodeExec-v1", "PythonMath-v1", "Service-v0 domain=shop"):
+    for name in ("CodeExec-v1", "PythonMath-v1", "Service-v0"):
         assert shares[f"treegrpo/{name}"] == pytest.approx(ninth / 2)
     for game in games:
         assert shares[f"treegrpo/{game}-v0"] == pytest.approx(ninth / 5)
