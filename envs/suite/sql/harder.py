@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from treegrpo.envs.suite.sql.plan import Draft, between, look, pick, pick_some, read, submit, write
-from treegrpo.envs.suite.sql.questions import READ_HINT, ROWS_HINT, WRITE_HINT, Maker
+from treegrpo.envs.suite.sql.questions import ROWS_HINT, WRITE_HINT, Maker
 from treegrpo.envs.suite.sql.worlds import FAMILIES, LOG, World, make_world
 
 QUESTIONS: Mapping[str, str] = {
@@ -22,7 +22,7 @@ QUESTIONS: Mapping[str, str] = {
     "top_of_each": "For every {group}, give the {group} and the name of its {thing} with the "
     "highest {number}.",
     "never": "List the names of all {thing}s that have no {link} of any {person} who lives in {x}.",
-    "repeat": "How many {person}s have a {link} of more than {n} different {thing}s?",
+    "varied": "List the names of all {person}s with {link}s of more than {n} different {thing}s.",
     "leave": "Every {person} who lives in {x} leaves. First add the {measure} of each of their "
     "{link}s to the {number} of its {thing}, then delete these {link}s, and then the {person}s.",
     "settle": "If the {person} named {x} has more {link}s than the {person} named {y}, set the "
@@ -43,12 +43,15 @@ def make_harder(rng: np.random.Generator) -> Draft | None:
 
 
 def _nested(
-    kind: str, world: World, sql: str, *, is_ordered: bool = False, hint: str, **words: object
+    kind: str, world: World, sql: str, *, is_ordered: bool = False, **words: object
 ) -> Draft:
-    """Return a question whose plan looks at three tables, tries the query out and submits it."""
+    """Return a question whose plan looks at three tables, tries the query out and submits it.
+
+    All of them ask for rows of names: a number of this size could be guessed.
+    """
     n = world.names
     plan = (*look(n.person, n.thing, n.link), read(sql), submit(sql))
-    question = f"{QUESTIONS[kind].format(**vars(n), **words)} {hint}"
+    question = f"{QUESTIONS[kind].format(**vars(n), **words)} {ROWS_HINT}"
     return Draft(kind, question, world.tables, plan, is_ordered)
 
 
@@ -82,7 +85,7 @@ def _above_average(rng: np.random.Generator, world: World) -> Draft | None:
         f"AVG(total) FROM (SELECT SUM({n.measure}) AS total FROM {n.link} GROUP BY "
         f"{n.person_key})) ORDER BY SUM({n.link}.{n.measure}) DESC"
     )
-    return _nested("above_average", world, sql, is_ordered=True, hint=ROWS_HINT)
+    return _nested("above_average", world, sql, is_ordered=True)
 
 
 def _top_of_each(rng: np.random.Generator, world: World) -> Draft | None:
@@ -98,7 +101,7 @@ def _top_of_each(rng: np.random.Generator, world: World) -> Draft | None:
         f"SELECT {n.group}, name FROM {n.thing} AS a WHERE {n.number} = (SELECT MAX({n.number}) "
         f"FROM {n.thing} AS b WHERE b.{n.group} = a.{n.group})"
     )
-    return _nested("top_of_each", world, sql, hint=ROWS_HINT)
+    return _nested("top_of_each", world, sql)
 
 
 def _never(rng: np.random.Generator, world: World) -> Draft | None:
@@ -111,22 +114,22 @@ def _never(rng: np.random.Generator, world: World) -> Draft | None:
         f"SELECT name FROM {n.thing} WHERE id NOT IN (SELECT {n.thing_key} FROM {n.link} WHERE "
         f"{n.person_key} IN (SELECT id FROM {n.person} WHERE city = '{x}'))"
     )
-    return _nested("never", world, sql, hint=ROWS_HINT, x=x)
+    return _nested("never", world, sql, x=x)
 
 
-def _repeat(rng: np.random.Generator, world: World) -> Draft | None:
+def _varied(rng: np.random.Generator, world: World) -> Draft | None:
     n, limit = world.names, between(rng, 1, 3)
     pairs = {(person, thing) for _, person, thing, _ in world.links}
     different = Counter(person for person, _ in pairs)
     plain = Counter(person for _, person, _, _ in world.links)
-    count = sum(number > limit for number in different.values())
-    if count in (0, sum(number > limit for number in plain.values())):
+    found = {person for person, number in different.items() if number > limit}
+    if not found or found == {person for person, number in plain.items() if number > limit}:
         return None  # "different" would not matter
     sql = (
-        f"SELECT COUNT(*) FROM (SELECT {n.person_key} FROM {n.link} GROUP BY {n.person_key} "
-        f"HAVING COUNT(DISTINCT {n.thing_key}) > {limit})"
+        f"SELECT name FROM {n.person} WHERE id IN (SELECT {n.person_key} FROM {n.link} GROUP BY "
+        f"{n.person_key} HAVING COUNT(DISTINCT {n.thing_key}) > {limit})"
     )
-    return _nested("repeat", world, sql, hint=READ_HINT, n=limit)
+    return _nested("varied", world, sql, n=limit)
 
 
 # --------------------------------------------------------------- changes over several tables
@@ -202,7 +205,7 @@ MAKERS: Mapping[str, Maker] = {
     "above_average": _above_average,
     "top_of_each": _top_of_each,
     "never": _never,
-    "repeat": _repeat,
+    "varied": _varied,
     "leave": _leave,
     "settle": _settle,
     "raise": _raise,

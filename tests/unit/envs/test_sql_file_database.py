@@ -135,10 +135,22 @@ def test_a_file_that_is_cut_short_is_refused(path: Path) -> None:
     assert f"it is cut short: {len(whole) - 100} bytes of {len(whole)}" in refusal(path)
 
 
-def test_virtual_tables_are_refused(path: Path) -> None:
+@pytest.mark.parametrize("head", ["CREATE VIRTUAL TABLE", "create/*table*/virtual --table\n table"])
+@pytest.mark.parametrize("page", [0, 2])
+def test_virtual_tables_are_refused(path: Path, head: str, page: int) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE VIRTUAL TABLE note USING fts5(body)")
+        connection.execute("PRAGMA writable_schema = ON")
+        change = "sql = replace(sql, 'CREATE VIRTUAL TABLE', ?), rootpage = ?"
+        connection.execute(f"UPDATE sqlite_schema SET {change} WHERE name = 'note'", (head, page))
+        connection.commit()
     assert "SQLite cannot read it (it has virtual tables)" in refusal(path)
+
+
+def test_tables_that_only_sound_virtual_are_read(tmp_path: Path) -> None:
+    script = "CREATE TABLE virtual (a INT, b INT GENERATED ALWAYS AS (a + 1) VIRTUAL)"
+    database = load(make_database(tmp_path / "a.sqlite", script))
+    assert rows(database, "SELECT count(b) FROM virtual") == ((0,),)
 
 
 def test_a_broken_schema_is_refused_and_broken_rows_are_told(path: Path) -> None:
