@@ -37,8 +37,12 @@ def draw(found: Sequence[Line], copies: Mapping[str, Mapping[str, str]], path: P
             right.plot(line.fork_p50, height, marker="|", markersize=9, color="black")
     left.set_yticks(range(len(names)), names, fontsize=8)
     left.set_ylim(len(names) - 0.4, -0.6)
-    left.set_xlabel("steps a second")
-    right.set_xlabel("milliseconds a snapshot (others: deepcopy), median; black: fork")
+    left.set_xlabel("steps a second", fontsize=9)
+    right.set_xlabel(
+        "milliseconds a snapshot, median (others: deepcopy)\n"
+        "bar: fork; cross: the copy goes on wrongly; lines: targets",
+        fontsize=9,
+    )
     for limit, style in zip(sorted(set(TARGET_MS.values())), (":", "--"), strict=True):
         right.axvline(limit, color="#888888", linestyle=style, linewidth=0.9)
     for panel in (left, right):
@@ -63,4 +67,4 @@ def _label(line: Line) -> str:
     if line.who != OURS:
         return f"{line.who} {line.env}"
     name = line.env.rpartition("/")[2]
-    return f"{name}: the game of the peers" if line.game else name
+    return f"{name}, the game of the peers" if line.game else name
