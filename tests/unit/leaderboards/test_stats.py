@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
+import scipy.stats
 
-from treegrpo.leaderboards.errors import TasksDiffer
+from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards.stats import (
     UNIT,
     clustered_interval,
     grouped_intervals,
-    paired_difference,
+    these_tasks_interval,
 )
 
 # Quantiles from a printed t table, so that scipy is checked too.
@@ -29,10 +30,36 @@ def test_t_interval_equals_the_hand_computation() -> None:
     assert (interval.num_tasks, interval.method) == (4, "t")
 
 
-def test_success_is_clipped_to_the_unit_interval() -> None:
+def test_a_rate_gets_wilsons_form_of_the_t_interval() -> None:
     outcomes = {"a": [1.0, 0.0], "b": [1.0, 1.0], "c": [0.0, 0.0], "d": [1.0, 0.0]}
-    clipped = clustered_interval(outcomes, bounds=UNIT)
-    assert (clipped.low, clipped.high) == (0.0, 1.0)
+    # error^2 = 1/24, so the size is 0.25 * 24 = 6; w = t^2 / 6; centre 0.5 whatever w
+    w = T_975[3] ** 2 / 6
+    half = math.sqrt(w / 4 + w**2 / 4) / (1 + w)
+    found = clustered_interval(outcomes, bounds=UNIT)
+    assert found.low == pytest.approx(0.5 - half, abs=1e-6)
+    assert found.high == pytest.approx(0.5 + half, abs=1e-6)
+    assert (found.mean, found.method) == (0.5, "wilson")
+
+
+def test_the_ends_of_wilsons_form_are_where_the_t_test_turns() -> None:
+    found = clustered_interval({str(i): [float(i < 7)] for i in range(30)}, bounds=UNIT)
+    size = found.num_tasks - 1  # of single trials: c (1 - c) / error^2 = n - 1
+    assert found.low is not None and found.high is not None
+    for end in (found.low, found.high):
+        ratio = (found.mean - end) ** 2 / (end * (1 - end) / size)
+        assert math.sqrt(ratio) == pytest.approx(2.045230, abs=1e-5)  # t, 29 degrees
+
+
+def test_other_bounds_scale_the_interval() -> None:
+    outcomes = {"a": [1.0], "b": [0.0], "c": [1.0], "d": [1.0]}
+    wide = {task: [10.0 * values[0] - 5.0] for task, values in outcomes.items()}
+    unit, scaled = (
+        clustered_interval(outcomes, bounds=UNIT),
+        clustered_interval(wide, bounds=(-5.0, 5.0)),
+    )
+    assert unit.low is not None and unit.high is not None
+    assert scaled.low == pytest.approx(10.0 * unit.low - 5.0)
+    assert scaled.high == pytest.approx(10.0 * unit.high - 5.0)
 
 
 def test_a_task_weighs_the_same_however_often_it_ran() -> None:
@@ -49,11 +76,11 @@ def test_one_task_has_no_interval() -> None:
 
 def test_no_spread_is_not_certainty() -> None:
     perfect = clustered_interval({str(i): [1.0] for i in range(20)}, bounds=UNIT)
-    # the 2.5 % quantile of Beta(20.5, 0.5), checked by numerical integration
-    assert perfect.low == pytest.approx(0.883361, abs=1e-6)
-    assert (perfect.high, perfect.method) == (1.0, "jeffreys")
+    # Wilson's lower end for 20 of 20: 20 / (20 + 1.959964^2)
+    assert perfect.low == pytest.approx(0.838875, abs=1e-6)
+    assert (perfect.high, perfect.method) == (1.0, "wilson")
     hopeless = clustered_interval({str(i): [0.0] for i in range(20)}, bounds=UNIT)
-    assert hopeless.high == pytest.approx(1.0 - 0.883361, abs=1e-6)
+    assert hopeless.high == pytest.approx(1.0 - 0.838875, abs=1e-6)
     assert hopeless.low == 0.0
 
 
@@ -78,33 +105,39 @@ def test_groups_by_difficulty() -> None:
     assert groups[1].num_tasks == 1
 
 
-def test_paired_difference_by_hand() -> None:
-    before = {"a": [0.0], "b": [0.0], "c": [1.0], "d": [0.0], "e": [1.0]}
-    after = {"a": [1.0], "b": [1.0], "c": [1.0], "d": [1.0], "e": [0.0]}
-    # changes 1 1 0 1 -1: mean 0.4, variance 3.2 / 4
-    half = T_975[4] * math.sqrt(0.8 / 5)
-    found = paired_difference(before, after, bounds=UNIT)
-    assert found.difference.mean == pytest.approx(0.4)
-    assert found.difference.low == pytest.approx(0.4 - half, abs=1e-6)
-    assert found.difference.high == 1.0
-    assert (found.wins, found.ties, found.losses) == (3, 1, 1)
-    # t = 0.4 / 0.4 = 1 with 4 degrees of freedom
-    assert found.p_value == pytest.approx(0.373901, abs=1e-6)
+def test_these_tasks_by_hand() -> None:
+    outcomes = {"a": [1.0, 0.0], "b": [1.0, 1.0], "c": [0.0, 1.0, 1.0]}
+    # v: a 0.5 / 2 = 1/4, b 0, c (1/3) / 3 = 1/9; error^2 = (13/36) / 9
+    degrees = (13 / 36) ** 2 / (1 / 16 / 1 + 1 / 81 / 2)
+    found = these_tasks_interval(outcomes)
+    assert found.low is not None and found.high is not None
+    assert found.mean == pytest.approx((0.5 + 1 + 2 / 3) / 3)
+    half = float(scipy.stats.t.ppf(0.975, degrees)) * math.sqrt(13 / 36 / 9)
+    assert found.high - found.mean == pytest.approx(half, abs=1e-9)
+    assert found.mean - found.low == pytest.approx(half, abs=1e-9)
 
 
-def test_pairing_is_tighter_than_two_separate_intervals() -> None:
-    before = {str(i): [float(i % 2)] for i in range(40)}
-    after = {str(i): [float(i % 2 or i % 8 == 0)] for i in range(40)}
-    paired = paired_difference(before, after, bounds=UNIT).difference
-    alone = clustered_interval(after, bounds=UNIT)
-    assert paired.low is not None and paired.high is not None
-    assert alone.low is not None and alone.high is not None
-    assert paired.high - paired.low < alone.high - alone.low
+def test_these_tasks_leave_out_what_makes_tasks_differ() -> None:
+    outcomes = {str(i): [float(i % 2), float(i % 2), float(i < 5)] for i in range(20)}
+    like, these = (f(outcomes, bounds=UNIT) for f in (clustered_interval, these_tasks_interval))
+    assert like.low is not None and like.high is not None
+    assert these.low is not None and these.high is not None
+    assert these.mean == like.mean
+    assert like.low < these.low < these.high < like.high
 
 
-def test_pairing_needs_the_same_tasks() -> None:
-    with pytest.raises(TasksDiffer, match=r"1 only in the first \['a'\], 1 only in the second"):
-        paired_difference({"a": [1.0]}, {"b": [1.0]})
+def test_trials_that_agree_everywhere_count_as_episodes() -> None:
+    outcomes = {str(i): [float(i % 2)] * 5 for i in range(4)}
+    found = these_tasks_interval(outcomes, bounds=UNIT)
+    # half of 20 episodes: Wilson's ends with z = 1.959964 and N = 20
+    w = 1.959964**2 / 20
+    assert found.low == pytest.approx(0.5 - math.sqrt(w / 4 + w**2 / 4) / (1 + w), abs=1e-6)
+    assert these_tasks_interval(outcomes).low is None
+
+
+def test_these_tasks_need_two_trials() -> None:
+    with pytest.raises(TreegrpoError, match=r"'b' has 1\. Evaluate with --trials 2"):
+        these_tasks_interval({"a": [1.0, 0.0], "b": [1.0]})
 
 
 @pytest.mark.parametrize(
@@ -114,6 +147,9 @@ def test_pairing_needs_the_same_tasks() -> None:
         ({"a": []}, "'a' has no trial"),
         ({"a": [math.nan]}, "'a' has the value nan"),
         ({"a": [1.5]}, "outside"),
+        ({"a": ["1"]}, "'a' has a value of type str; give numbers"),
+        ({"a": [None]}, "type NoneType"),
+        ({"\x1b[31m" + "b" * 100: [2.0]}, r"'\\x1b\[31mb{75}\.\.\.' has the value 2"),
     ],
 )
 def test_wrong_values_are_named(outcomes: dict[str, list[float]], message: str) -> None:
