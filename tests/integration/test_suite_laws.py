@@ -38,12 +38,15 @@ TASKS = 20
 
 def tasks_for(id: str) -> int:
     """Return how many tasks a test plays: fewer where each grading starts interpreters."""
-    return 5 if id in CODE else TASKS
+    if id in CODE:
+        return 2 if id.endswith("-v1") else 5  # the same tools in the same sandboxes
+    return TASKS
 
 
 @pytest.mark.parametrize("id", ENVS)
 def test_every_law_holds(id: str) -> None:
-    reports = check_env_laws(id, episodes=2 if id in CODE else 4, seed=11)
+    episodes = (1 if id.endswith("-v1") else 2) if id in CODE else 4
+    reports = check_env_laws(id, episodes=episodes, seed=11)
     assert [report.law for report in reports if report.checks == 0 or report.note] == []
 
 
@@ -105,8 +108,9 @@ def content(task: Task) -> str:
 @pytest.mark.parametrize("id", ENVS)
 def test_train_and_test_share_next_to_no_task(id: str) -> None:
     core = core_of(make(id))
-    contents = [{content(task) for task in core.tasks(split)[:200]} for split in ("train", "test")]
-    assert min(map(len, contents)) > 190
+    count = 80 if id == "treegrpo/CodeExec-v1" else 200  # each is told from its shorter forms
+    contents = [{content(t) for t in core.tasks(split)[:count]} for split in ("train", "test")]
+    assert min(map(len, contents)) > 0.95 * count
     # Not none: two worlds without a common fact may lead from one name to another by chance.
     assert len(contents[0] & contents[1]) <= 2
 

@@ -106,7 +106,7 @@ def random_interpreter(rng: np.random.Generator) -> Program:
         ("kept = None\n" + machine.code(), *(f"{before}\n{m.code()}" for m in machine.one_less())),
         lambda rng: _with_loops(rng, machine, 16),
         ([], [machine.undo or "", words[1]]),
-        8,
+        10,
     )
     judge = _chain_function(rng, "f_three", "ints", "int", 2)
     return Program((unroll, run, judge, _fold(rng, run, judge, unroll.draw)))
