@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from treegrpo.envs.law_cases import Case, record_cases
 
 EPISODES = 3
 """Recorded once and played again: the oracle's, a mixed one, a random one."""
+
+
+MIN_PASSES, MAX_LONGER = 9, 3
+"""Passes that a median of steps should have, and how much longer that may take."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def kind_of(env: ToolEnv) -> Kind:
 def _steps(cases: Sequence[Case], seconds: float) -> tuple[int, float, int]:
     """Return the steps of all cases together, their median seconds in all, and the passes."""
     taken: dict[tuple[int, int], list[float]] = {}
-    for case in _in_turn(cases, seconds):
+    for case in _in_turn(cases, seconds, passes=MIN_PASSES):
         env = case.at(0)
         for number, action in enumerate(case.actions):
             if env.episode.ended:
@@ -110,10 +115,14 @@ def _forks(case: Case, fork_ms: list[float], forked_step_ms: list[float]) -> Non
     env.close()
 
 
-def _in_turn(cases: Sequence[Case], seconds: float) -> Iterator[Case]:
-    """Yield the cases over and over until the time is up; each at least once."""
+def _in_turn(cases: Sequence[Case], seconds: float, *, passes: int = 1) -> Iterator[Case]:
+    """Yield the cases over and over until the time is up; each at least once.
+
+    It takes longer for the number of passes asked for, but not MAX_LONGER times as long.
+    """
     started = time.perf_counter()
-    while True:
+    for number in itertools.count(1):
         yield from cases
-        if time.perf_counter() - started > seconds:
+        limit = seconds if number >= passes else MAX_LONGER * seconds
+        if time.perf_counter() - started > limit:
             return

@@ -76,7 +76,7 @@ def _gem_mastermind(given: Given) -> Entry:
 def _gem_sokoban(given: Given) -> Entry:
     game = given["sokoban"]
     make = _gem_made("game:Sokoban-v0-easy", lambda env: _set_room(env, game), max_turns=100)
-    return Entry(make, _gem_step, game["actions"])
+    return Entry(_once(make), _gem_step, game["actions"])
 
 
 def _gem_minesweeper(given: Given) -> Entry:
@@ -131,7 +131,7 @@ def _arena_mastermind(given: Given) -> Entry:
 def _arena_sokoban(given: Given) -> Entry:
     game = given["sokoban"]
     make = _arena_made("Sokoban-v0", lambda env: _set_room(env, game), max_turns=100)
-    return Entry(make, _arena_step, game["actions"])
+    return Entry(_once(make), _arena_step, game["actions"])
 
 
 def _arena_minesweeper(given: Given) -> Entry:
@@ -151,6 +151,12 @@ def _set_room(env: Any, game: Given) -> None:
     env.room_state = numpy.array(game["state"])
     env.player_position = numpy.argwhere(env.room_state == 5)[0]
     env.num_boxes = game["boxes"]
+
+
+def _once(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a `make` that copies one episode: to draw a room takes longer than to play it."""
+    made = make()
+    return lambda: copy.deepcopy(made)
 
 
 def _innermost(env: Any) -> Any:

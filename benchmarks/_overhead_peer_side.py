@@ -23,14 +23,20 @@ from typing import Any
 from benchmarks._overhead_peer_envs import PEERS, Entry, Moment
 
 
+MIN_PASSES, MAX_LONGER = 9, 3
+
+
 def measure(entry: Entry, seconds: float) -> dict[str, Any]:
     """Return the steps of one episode, their median seconds in all, and times of copies.
 
-    The episode is played over and over for about `seconds`, and so are the copies made.
+    The episode is played over and over for about `seconds`, and so are the copies made; longer
+    for MIN_PASSES episodes, but not MAX_LONGER times as long.
     """
     passes: list[list[float]] = []
     started = time.perf_counter()
-    while not passes or time.perf_counter() - started < seconds:
+    while not passes or time.perf_counter() - started < seconds * (
+        1 if len(passes) >= MIN_PASSES else MAX_LONGER
+    ):
         passes.append(_episode(entry))
     # Each step's median: what else the machine did meanwhile falls on other steps each time.
     each = [median(times) for times in zip(*passes, strict=True)]

@@ -41,7 +41,7 @@ class Effort:
     seconds: float
 
 
-FULL = Effort(rounds=5, seconds=1.0)
+FULL = Effort(rounds=5, seconds=0.6)
 QUICK = Effort(rounds=1, seconds=0.1)
 
 
