@@ -30,7 +30,7 @@ FIXTURES = ROOT / "tests" / "fixtures" / "mcp"
 TILL = [sys.executable, "-S", str(FIXTURES / "till.py")]
 SQL = "treegrpo/SQL-v0"
 # Without those whose every episode starts a sandbox: their tools are listed by the same code.
-SANDBOXED = ("treegrpo/CodeExec-v0", "treegrpo/PythonMath-v0")
+SANDBOXED = tuple(f"treegrpo/{name}-v{n}" for name in ("CodeExec", "PythonMath") for n in (0, 1))
 SERVED = [id for id in list_envs() if id.startswith("treegrpo/") and id not in SANDBOXED]
 OFFICIAL = '''
 from mcp.server import MCPServer
