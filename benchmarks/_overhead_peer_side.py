@@ -22,8 +22,8 @@ from typing import Any
 
 from benchmarks._overhead_peer_envs import PEERS, Entry, Moment
 
-
 MIN_PASSES, MAX_LONGER = 9, 3
+"""Passes that a median of steps should have, and how much longer that may take: as for ours."""
 
 
 def measure(entry: Entry, seconds: float) -> dict[str, Any]:
