@@ -90,16 +90,17 @@ class Recorder:
     environment's own reset() and step() are called, wrappers included.
     """
 
-    def __init__(self, env: gymnasium.Env[str, str]) -> None:
-        """Take the environment, wrapped or bare."""
+    def __init__(self, env: gymnasium.Env[str, str], *, start: str | None = None) -> None:
+        """Take the environment, wrapped or bare, and the hash that the first event follows."""
         self._env = env
+        self._start = digest(CHAIN_TAG) if start is None else start
         self._core = core_of(env)
         self.events: list[Event] = []
 
     @property
     def chain(self) -> str:
         """The hash of the last event; it stands for the whole log."""
-        return self.events[-1].chain if self.events else digest(CHAIN_TAG)
+        return self.events[-1].chain if self.events else self._start
 
     def reset(
         self, *, seed: int, options: Mapping[str, Any] | None = None
@@ -165,13 +166,13 @@ def decimal(reward: float) -> str:
     return repr(reward)
 
 
-def verify_chain(events: Sequence[Event]) -> str:
-    """Return the last hash of a whole, unaltered log.
+def verify_chain(events: Sequence[Event], *, start: str | None = None) -> str:
+    """Return the last hash of a whole, unaltered log; `start` is as the Recorder had it.
 
     Raises:
         LogError: the first event that is out of place or was altered.
     """
-    previous = digest(CHAIN_TAG)
+    previous = digest(CHAIN_TAG) if start is None else start
     for number, event in enumerate(events):
         where = f"event {number}"
         if (event.kind == "reset") != (number == 0):

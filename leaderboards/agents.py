@@ -5,7 +5,7 @@ An agent gets every live episode at once, so that a model decodes them as one ba
     class Agent:
         name, digest, settings              what is written in the bundle
         act(episodes) -> list[str]          one raw assistant text per episode, in order
-        finish(key) -> int | None           the episode ended; tokens sampled in it, if counted
+        finish(key) -> int | Usage | None   the episode ended; what it cost, if counted
 
 Agents of a model folder live with the command line: this floor imports no torch.
 """
@@ -24,6 +24,7 @@ from treegrpo.envs import baselines
 from treegrpo.envs.core import Message, ToolEnv
 from treegrpo.envs.digest import digest, digest_bytes, stable_seed
 from treegrpo.envs.errors import UnknownOption, suggest
+from treegrpo.leaderboards.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class Agent(Protocol):
         """
         ...
 
-    def finish(self, key: str) -> int | None:
-        """Forget the episode; return the tokens sampled in it, None where nobody counted."""
+    def finish(self, key: str) -> int | Usage | None:
+        """Forget the episode; return the tokens sampled in it, or all that was counted."""
         ...
 
 

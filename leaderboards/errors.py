@@ -2,6 +2,7 @@
 
     TreegrpoError
     +-- BundleError      a bundle that cannot be written, read or trusted: file, line, field
+    +-- ProviderFailed   the service behind an agent failed, which is not the agent's fault
     +-- TasksDiffer      two results that were not taken on the same tasks
     +-- StoreError       the results database cannot be opened, read or written
     +-- Unverified       a bundle whose replay does not give the recorded results
@@ -12,11 +13,18 @@ a failure recorded with its episode.
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
 from treegrpo.envs.errors import TreegrpoError
 
 
 class BundleError(TreegrpoError):
     """A bundle cannot be written or read; the message names file, line and field."""
+
+
+class ProviderFailed(TreegrpoError):
+    """Raised by an agent whose model could not be reached; its episode fails as "provider"."""
 
 
 class TasksDiffer(TreegrpoError):
@@ -29,3 +37,14 @@ class StoreError(TreegrpoError):
 
 class Unverified(TreegrpoError):
     """A bundle was refused because its replay differs from what it records."""
+
+
+def first_fault(error: ValidationError | PydanticSerializationError) -> str:
+    """Return the first fault of a model's data: its field and what is wrong with it."""
+    if isinstance(error, PydanticSerializationError):
+        return str(error)
+    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    field = ".".join(map(str, fault["loc"])) or "(whole)"
+    more = f" ({error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
+    # Names of unknown fields come from the file: cut, and free of control characters.
+    return f"field {ascii(field)[1:-1][:200]}: {ascii(fault['msg'])[1:-1][:300]}{more}"

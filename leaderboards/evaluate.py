@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import platform
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import gymnasium
-import numpy as np
-import pydantic
-import scipy
-from pydantic import ValidationError
-
-import treegrpo
 from treegrpo.envs.digest import stable_seed
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.snapshot import core_of
 from treegrpo.leaderboards.agents import Agent, EpisodeView
-from treegrpo.leaderboards.bundle import (
-    check_place,
-    first_fault,
-    read_bundle,
-    sealed_manifest,
-    staging,
-    write_bundle,
-)
-from treegrpo.leaderboards.environment import open_env, source_digest
+from treegrpo.leaderboards.bundle import read_bundle, write_bundle
+from treegrpo.leaderboards.environment import probe
+from treegrpo.leaderboards.head import Terms, manifest_head
 from treegrpo.leaderboards.play import Play, Setting
-from treegrpo.leaderboards.schema import FORMAT_VERSION, EpisodeRecord, TaskEntry, Trajectory
+from treegrpo.leaderboards.schema import TaskEntry
+from treegrpo.leaderboards.staging import Staging, check_place, staging
 from treegrpo.leaderboards.summary import EvaluationSummary, summarise
+from treegrpo.leaderboards.usage import Usage, usage_of
 
 Progress = Callable[[int, int], None]
 """Called with (episodes done, episodes in all)."""
@@ -52,12 +35,14 @@ def evaluate(
     env_kwargs: Mapping[str, Any] | None = None,
     concurrency: int = 64,
     first_index: int = 0,
+    terms: Terms | None = None,
     progress: Progress | None = None,
 ) -> EvaluationSummary:
     """Return the scores of `agent`, and leave a bundle that others can verify at `out`.
 
     An agent or an environment that crashes costs its own episode only: that episode has a
-    failure, is counted, and scores 0.
+    failure, is counted, and scores 0. After a kill the same call goes on: finished episodes
+    are kept beside `out`.
 
     Args:
         agent: acts in up to `concurrency` live episodes at once.
@@ -70,57 +55,45 @@ def evaluate(
         env_kwargs: options of the environment, as JSON values.
         concurrency: at most so many episodes are live at once.
         first_index: index of the first task.
-        progress: called after every episode.
+        terms: under which terms the result counts (track, training, suite, registration).
+        progress: called after every episode, and once with those that were kept.
 
     Raises:
         TreegrpoError: an unknown environment, option or split, too few tasks, a value out of
-            range; an `out` that exists or cannot be written.
+            range; an `out` that exists, cannot be written, or beside which another evaluation
+            lies half finished.
     """
-    setting = Setting(env_id, dict(env_kwargs or {}), split, seed)
     _check_counts(num_tasks=num_tasks, trials=trials, concurrency=concurrency)
     check_place(Path(out))
-    env_digest = probe(setting, (first_index, first_index + num_tasks - 1))
-    head = _head(agent, setting, num_tasks, trials, first_index) | {"env_digest": env_digest}
     indices = range(first_index, first_index + num_tasks)
-    _check_head(head, indices)
-    plays = [Play(setting, index, trial) for index in indices for trial in range(trials)]
-    results = _Results(progress, len(plays))
-    _run(agent, plays, concurrency, results)
-    episodes, trajectories, tasks = results.in_order(plays)
-    with staging(Path(out)) as folder:
-        write_bundle(folder, head | {"tasks": tasks}, episodes, trajectories)
+    kwargs = dict(env_kwargs or {})
+    facts = probe(env_id, kwargs, split, (indices[0], indices[-1]))
+    setting = Setting(env_id, kwargs, split, seed, facts.env_digest)
+    head = manifest_head(agent, setting, facts, indices, trials, terms or Terms())
+    with staging(Path(out), head) as stage:
+        plays = [Play(setting, index, trial) for index in indices for trial in range(trials)]
+        results = _Results(stage, progress, len(plays))
+        waiting = [p for p in plays if (p.index, p.trial) not in stage.finished]
+        _run(agent, waiting, concurrency, results)
+        episodes = [stage.finished[play.index, play.trial][0] for play in plays]
+        write_bundle(stage.bundle, stage.head | {"tasks": results.tasks(indices)}, episodes)
         # What was written is read back before it appears: nobody gets a bundle that is refused.
-        summary = summarise(read_bundle(folder))
+        summary = summarise(read_bundle(stage.bundle))
     return summary
 
 
-def probe(setting: Setting, indices: Sequence[int]) -> str | None:
-    """Return the environment's source digest, after trying whether these tasks exist.
-
-    Raises:
-        TreegrpoError: what is wrong with the request as a whole. Crashes are no such thing:
-            they belong to their episodes.
-    """
-    env = open_env(setting.env_id, setting.env_kwargs)
-    try:
-        for index in indices:
-            env.reset(seed=0, options={"split": setting.split, "index": index})
-    except TreegrpoError:
-        raise
-    except Exception:  # noqa: BLE001 - the boundary is play.py: the episode will say it
-        pass
-    finally:
-        env.close()
-    return source_digest(core_of(env))
-
-
 class _Results:
-    """What is kept of the episodes that have ended."""
+    """What is kept of the episodes that have ended, earlier calls included."""
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total = progress, total
-        self._found: dict[str, tuple[EpisodeRecord, Trajectory]] = {}
+    def __init__(self, stage: Staging, progress: Progress | None, total: int) -> None:
+        self._stage, self._progress, self._total = stage, progress, total
         self._tasks: dict[int, TaskEntry] = {}
+        for record, task in stage.finished.values():
+            known = self._tasks.get(record.index)
+            if known is None or known.digest is None:
+                self._tasks[record.index] = task
+        if stage.finished:
+            self._tell()
 
     def check_task(self, play: Play) -> None:
         """Fail an episode whose task is not the one that an earlier trial had."""
@@ -130,18 +103,18 @@ class _Results:
         elif play.task != known and play.failure is None:
             play.fail("environment", ValueError("the task differs between trials"))
 
-    def add(self, play: Play, sampled_tokens: int | None) -> None:
-        self._found[play.key] = play.record(sampled_tokens), play.trajectory()
+    def add(self, play: Play, usage: Usage) -> None:
+        trajectory = self._stage.write_log(play.events)
+        self._stage.keep(play.record(usage, trajectory), self._tasks[play.index])
         play.close()
-        if self._progress is not None:
-            self._progress(len(self._found), self._total)
+        self._tell()
 
-    def in_order(
-        self, plays: Sequence[Play]
-    ) -> tuple[list[EpisodeRecord], list[Trajectory], list[TaskEntry]]:
-        found = [self._found[play.key] for play in plays]
-        indices = dict.fromkeys(play.index for play in plays)
-        return [f[0] for f in found], [f[1] for f in found], [self._tasks[i] for i in indices]
+    def tasks(self, indices: Sequence[int]) -> list[TaskEntry]:
+        return [self._tasks[index] for index in indices]
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(len(self._stage.finished), self._total)
 
 
 def _run(agent: Agent, plays: Sequence[Play], concurrency: int, results: _Results) -> None:
@@ -153,7 +126,7 @@ def _run(agent: Agent, plays: Sequence[Play], concurrency: int, results: _Result
             views = [_view(play) for play in live]
             for play, action in zip(live, _act(agent, views), strict=True):
                 if isinstance(action, Exception):
-                    play.fail("policy", action)
+                    play.fail_policy(action)
                 else:
                     play.step(action)
             for play in live:
@@ -173,7 +146,7 @@ def _fill(live: list[Play], waiting: Iterator[Play], concurrency: int, results: 
         if play.live:
             live.append(play)
         else:
-            results.add(play, None)
+            results.add(play, Usage())
     return bool(live)
 
 
@@ -200,71 +173,16 @@ def _checked(actions: Sequence[object], count: int) -> list[object]:
     return list(actions)
 
 
-def _finish(agent: Agent, play: Play) -> int | None:
-    """Return the agent's count of sampled tokens; an agent that fails here fails the episode."""
+def _finish(agent: Agent, play: Play) -> Usage:
+    """Return what the agent counted; an agent that fails here fails the episode."""
     try:
-        tokens = agent.finish(play.key)
-        if tokens is not None and tokens < 0:
-            raise ValueError(f"the agent counted {tokens} tokens")
-        return None if tokens is None else int(tokens)
+        return usage_of(agent.finish(play.key))
     except Exception as error:  # noqa: BLE001 - the boundary: a crash is data
-        play.fail("policy", error)
-        return None
+        play.fail_policy(error)
+        return Usage()
 
 
 def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise TreegrpoError(f"{name}={value} asked for; give a whole number of at least 1.")
-
-
-def _head(
-    agent: Agent, setting: Setting, num_tasks: int, trials: int, first_index: int
-) -> dict[str, Any]:
-    """Return the manifest's fields that are known before the first episode."""
-    return {
-        "format": "treegrpo-bundle",
-        "format_version": FORMAT_VERSION,
-        **dataclasses.asdict(setting),
-        "first_index": first_index,
-        "num_tasks": num_tasks,
-        "trials": trials,
-        "agent": {
-            "name": agent.name, "digest": agent.digest, "settings": dict(agent.settings)
-        },
-        "versions": {
-            "treegrpo": treegrpo.__version__,
-            "python": platform.python_version(),
-            "gymnasium": gymnasium.__version__,
-            "numpy": np.__version__,
-            "pydantic": pydantic.VERSION,
-            "scipy": str(scipy.__version__),
-        },
-        "command": _command(agent.name, setting, num_tasks, trials, first_index),
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "machine": {
-            "cores": os.cpu_count() or 0,
-            "system": f"{platform.system()} {platform.machine()}",
-        },
-    }  # fmt: skip
-
-
-def _command(agent: str, setting: Setting, num_tasks: int, trials: int, first_index: int) -> str:
-    words = ["treegrpo", "eval", "--agent", agent, "--env", setting.env_id]
-    words += ["--split", setting.split, "--tasks", str(num_tasks), "--trials", str(trials)]
-    words += ["--seed", str(setting.seed), "--first-index", str(first_index)]
-    for name, value in setting.env_kwargs.items():
-        words += ["--env-arg", f"{name}={json.dumps(value, default=repr)}"]
-    return shlex.join([*words, "--out", "DIR"])
-
-
-def _check_head(head: dict[str, Any], indices: range) -> None:
-    """Refuse what could not be written before any work is done."""
-    tasks = [TaskEntry(index=0, id=None, difficulty=None, digest=None)]
-    try:
-        sealed_manifest(head | {"tasks": tasks, "files": {}})
-    except ValidationError as error:
-        raise TreegrpoError(
-            f"An evaluation of tasks {indices.start} to {indices.stop - 1} asked for, but its "
-            f"bundle could not be written: {first_fault(error)}. Change that value."
-        ) from error

@@ -2,6 +2,7 @@
 
 Who made an episode fail:
     policy       the agent raised, or gave something that is no text
+    provider     the agent said that the service behind it failed (ProviderFailed)
     environment  resetting or stepping the environment raised
     grader       scoring raised, or gave a reward that is not finite
 A tool that fails is an observation for the agent, not a failure of the episode.
@@ -23,11 +24,13 @@ from treegrpo.envs.core import Message, Task
 from treegrpo.envs.digest import digest
 from treegrpo.envs.episode import clean_text
 from treegrpo.envs.errors import GraderFailed, SandboxFailed
-from treegrpo.envs.recorder import Recorder, decimal
+from treegrpo.envs.recorder import Event, Recorder, decimal
 from treegrpo.envs.snapshot import core_of
-from treegrpo.leaderboards.bundle import episode_seed
+from treegrpo.leaderboards.chain import chain_start, episode_seed
 from treegrpo.leaderboards.environment import open_env
-from treegrpo.leaderboards.schema import EpisodeRecord, Failure, TaskEntry, Trajectory
+from treegrpo.leaderboards.errors import ProviderFailed
+from treegrpo.leaderboards.schema import EpisodeRecord, Failure, TaskEntry, Tokens
+from treegrpo.leaderboards.usage import Usage
 
 MAX_DETAIL_CHARS = 500
 
@@ -40,6 +43,8 @@ class Setting:
     env_kwargs: Mapping[str, Any]
     split: str
     seed: int
+    env_digest: str | None
+    """As recorded: it starts every chain, whatever the source is now."""
 
 
 @dataclass
@@ -85,9 +90,13 @@ class Play:
         shared, self.started = self.setting, time.perf_counter()
         try:
             self.env = open_env(shared.env_id, shared.env_kwargs)
-            log = Recorder(self.env)
+            seed = self.reset_seed
+            log = Recorder(
+                self.env,
+                start=chain_start(shared.env_id, shared.env_digest, shared.split, self.index, seed),
+            )
             options = {"split": shared.split, "index": self.index}
-            _, self.info = log.reset(seed=self.reset_seed, options=options)
+            _, self.info = log.reset(seed=seed, options=options)
             self.task = task_entry(self.index, core_of(self.env).task)
             self.log, self.delta, self.live = log, list(self.info["messages"]), True
         except SandboxFailed as error:
@@ -120,20 +129,28 @@ class Play:
         self.failure, self.live = who, False
         self.detail = clean_text(f"{type(error).__name__}: {error}")[:MAX_DETAIL_CHARS]
 
-    def record(self, sampled_tokens: int | None) -> EpisodeRecord:
-        """Return the line of episodes.jsonl; values that do not fit it fail the episode."""
+    def fail_policy(self, error: Exception) -> None:
+        """End the episode because the agent raised; a failed service is not its own fault."""
+        self.fail("provider" if isinstance(error, ProviderFailed) else "policy", error)
+
+    def record(self, usage: Usage, trajectory: str | None = None) -> EpisodeRecord:
+        """Return the line of episodes.jsonl; values that do not fit it fail the episode.
+
+        Args:
+            usage: what the agent counted.
+            trajectory: digest of the file that holds the log.
+        """
         try:
-            return self._record(sampled_tokens)
+            return self._record(usage, trajectory)
         except (ValidationError, KeyError, TypeError, ValueError) as error:
             self.fail("environment", error)
             self.info = {}
-            return self._record(sampled_tokens)
+            return self._record(usage, trajectory)
 
-    def trajectory(self) -> Trajectory:
-        """Return the line of trajectories.jsonl."""
-        return Trajectory(
-            index=self.index, trial=self.trial, events=list(self.log.events) if self.log else []
-        )
+    @property
+    def events(self) -> list[Event]:
+        """The log so far; empty if not even the reset succeeded."""
+        return self.log.events if self.log is not None else []
 
     def close(self) -> None:
         """Let go of the environment; that it cannot be closed no longer matters."""
@@ -144,7 +161,7 @@ class Play:
                 self.detail = self.detail or f"close() raised {type(error).__name__}"
             self.env = None
 
-    def _record(self, sampled_tokens: int | None) -> EpisodeRecord:
+    def _record(self, usage: Usage, trajectory: str | None) -> EpisodeRecord:
         scored = self.failure is None
         components = {name: decimal(value) for name, value in self.components.items()}
         return EpisodeRecord(
@@ -161,10 +178,18 @@ class Play:
             failure_detail=self.detail,
             turns=len(self.rewards),
             tool_calls=int(self.info.get("tool_calls", 0)),
-            sampled_tokens=sampled_tokens,
-            wall_seconds=round(time.perf_counter() - self.started, 6),
+            tokens=Tokens(
+                input=usage.input,
+                cached=usage.cached,
+                output=usage.output,
+                reasoning=usage.reasoning,
+            ),
+            dollars=usage.amount,
+            requests=usage.requests,
+            wall_seconds=decimal(round(time.perf_counter() - self.started, 6)),
             chain=self.log.chain if self.log else None,
-            state_hash=self.log.events[-1].state_hash if self.log else None,
+            trajectory=trajectory,
+            state_hash=self.events[-1].state_hash if self.log else None,
         )
 
 

@@ -23,7 +23,7 @@ import treegrpo
 from treegrpo.leaderboards.bundle import Bundle, read_bundle
 from treegrpo.leaderboards.errors import StoreError, Unverified
 from treegrpo.leaderboards.summary import summarise
-from treegrpo.leaderboards.verify import VerifyReport, verify_bundle
+from treegrpo.leaderboards.verify import Options, VerifyReport, verify_bundle
 
 DEFAULT_STORE = "sqlite:///leaderboard.sqlite"
 
@@ -130,7 +130,7 @@ def add(path: Path, store: str = DEFAULT_STORE, *, trust_module: bool = False) -
     bundle = read_bundle(path)
     if _holds(store, bundle.digest):
         return bundle.digest
-    report = verify_bundle(bundle, trust_module=trust_module)
+    report = verify_bundle(bundle, Options(trust_module=trust_module))
     if not report.verified:
         raise Unverified(
             f"Adding the bundle '{path}' asked for, but it does not verify: "
@@ -181,7 +181,7 @@ def _run(bundle: Bundle, report: VerifyReport) -> Run:
     manifest, summary = bundle.manifest, summarise(bundle)
     shared = (
         "index", "trial", "task_id", "difficulty", "reward", "success", "end_reason", "failure",
-        "turns", "tool_calls", "sampled_tokens",
+        "turns", "tool_calls",
     )  # fmt: skip
     return Run(
         digest=bundle.digest,
@@ -202,12 +202,15 @@ def _run(bundle: Bundle, report: VerifyReport) -> Run:
         sampled_tokens=summary.sampled_tokens,
         created=manifest.created,
         manifest=manifest.model_dump_json(),
-        episodes=[EpisodeRow(**e.model_dump(include=set(shared))) for e in bundle.episodes],
+        episodes=[
+            EpisodeRow(**e.model_dump(include=set(shared)), sampled_tokens=e.tokens.output)
+            for e in bundle.episodes
+        ],
         verifications=[
             Verification(
                 verified=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 treegrpo_version=treegrpo.__version__,
-                environment_changed=report.environment_changed,
+                environment_changed=bool(report.changed),
                 words=dict(report.words),
             )
         ],

@@ -52,7 +52,7 @@ def summarise(bundle: Bundle) -> EvaluationSummary:
         str(task.index): task.difficulty for task in manifest.tasks if task.difficulty is not None
     }
     success = _by_task(episodes, lambda episode: float(episode.success))
-    tokens = [episode.sampled_tokens for episode in episodes]
+    tokens = [episode.tokens.output for episode in episodes]
     counted = [count for count in tokens if count is not None]
     return EvaluationSummary(
         agent=manifest.agent.name,

@@ -1,9 +1,10 @@
 """Verification: every recorded action is played again, and everything must come out as recorded.
 
-    chain      the hashes of every action log: a changed byte is found
+    record     sizes, spellings, hashes, completeness and seeds: as bundle.py reads it
+    sources    the environment, its scorer and its limits are those of the manifest
     replay     fresh environments, the recorded actions; observation, reward, flags and state
                hash are compared after every step
-    record     the replayed episode's reward, components, success, turns and tool calls are
+    result     the replayed episode's reward, components, success, turns and tool calls are
                compared with its line in episodes.jsonl; failed episodes must score 0
 
 What replay cannot prove: who chose the actions. Failures are declared too: an environment
@@ -14,23 +15,24 @@ the bundle: one that names a file has that file read.
 
 from __future__ import annotations
 
+import random
+import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel
-
-from treegrpo.envs.errors import LogError
-from treegrpo.envs.recorder import Divergence, Event, StepEvent, verify_chain
-from treegrpo.leaderboards.bundle import TRAJECTORIES, Bundle, read_bundle
+from treegrpo.envs.errors import TreegrpoError
+from treegrpo.leaderboards.bundle import Bundle, read_bundle
+from treegrpo.leaderboards.environment import probe
 from treegrpo.leaderboards.errors import BundleError
-from treegrpo.leaderboards.evaluate import probe
-from treegrpo.leaderboards.play import Play, Setting
-from treegrpo.leaderboards.schema import EpisodeRecord, TaskEntry, Trajectory
+from treegrpo.leaderboards.guarded import Limits, replay_guarded
+from treegrpo.leaderboards.play import Setting
+from treegrpo.leaderboards.replay import EpisodeOutcome, replay_episode
+from treegrpo.leaderboards.schema import EpisodeRecord, Manifest
+from treegrpo.leaderboards.signature import Signer, check_signature
 
-Outcome = Literal["match", "diverged", "environment-mismatch"]
 Word = Literal["replayed", "recomputed", "declared"]
 
 WORDS: Mapping[str, Word] = {
@@ -41,37 +43,34 @@ WORDS: Mapping[str, Word] = {
     "interval": "recomputed",
     "failures": "declared",
     "sampled_tokens": "declared",
+    "dollars": "declared",
     "wall_seconds": "declared",
 }
 """How far each headline number of a verified bundle can be trusted."""
 
-_DECLARED = {"failure", "failure_detail", "sampled_tokens", "wall_seconds"}
-_SHOWN_CHARS = 200
+_FORGED_SHARE = 0.05
+"""The share of forged episodes for which a sample's chance to find one is printed."""
 
 
 @dataclass(frozen=True)
-class EpisodeOutcome:
-    """What the replay of one episode found; `divergence` is its first difference.
+class Sample:
+    """Which episodes were replayed: `size` of `total`, drawn with `seed` after the fact."""
 
-    "environment-mismatch" is a difference in an environment whose source or whose task is
-    not the recorded one, so that nobody needs to have forged anything.
-    """
+    size: int
+    total: int
+    seed: int
 
-    index: int
-    trial: int
-    outcome: Outcome
-    divergence: Divergence | None = None
+    def detection(self, forged: float) -> float:
+        """Return the least chance that a sample of this size finds a forger of this share."""
+        return 1 - (1 - forged) ** self.size
 
     def __str__(self) -> str:
-        """Return one line: the episode, the outcome, the step and both values."""
-        line = f"task {self.index}, trial {self.trial}: {self.outcome}"
-        found = self.divergence
-        if found is None:
-            return line
-        place = f"step {found.step}" if found.step else "reset"
+        """Return what the sample guarantees."""
+        chance = self.detection(_FORGED_SHARE)
         return (
-            f"{line} at {place}, field {found.field}: recorded "
-            f"{found.expected[:_SHOWN_CHARS]}, replayed {found.got[:_SHOWN_CHARS]}"
+            f"{self.size} of {self.total} episodes were drawn with seed {self.seed}. Had a share f "
+            f"been forged, one of them would be found with a chance of at least "
+            f"1-(1-f)^{self.size}: {100 * chance:.1f} % for f = {100 * _FORGED_SHARE:.0f} %."
         )
 
 
@@ -79,168 +78,167 @@ class EpisodeOutcome:
 class VerifyReport:
     """What verification found, episode by episode.
 
-    `environment_changed` says that the environment's source is not the recorded one; episodes
-    that replay all the same stay valid.
+    `changed` names what is not as the manifest says: env_digest, scorer_digest, budgets. By
+    itself that is enough to refuse a bundle; `accept_changed` says that replay alone decides.
+    `sample` is None after a full replay.
     """
 
     digest: str
     outcomes: tuple[EpisodeOutcome, ...]
-    environment_changed: bool
+    changed: tuple[str, ...] = ()
+    accept_changed: bool = False
+    sample: Sample | None = None
+    signer: Signer | None = None
 
     @property
     def verified(self) -> bool:
+        """Whether all that was replayed came out as recorded, in the recorded environment."""
+        return self.replays and (self.accept_changed or not self.changed)
+
+    @property
+    def replays(self) -> bool:
         """Whether every episode came out as recorded."""
         return all(outcome.outcome == "match" for outcome in self.outcomes)
 
     @property
     def first_difference(self) -> str | None:
         """The first difference with both values; None when there is none."""
-        return next((str(o) for o in self.outcomes if o.outcome != "match"), None)
+        for outcome in self.outcomes:
+            if outcome.outcome != "match":
+                return str(outcome)
+        if self.changed and not self.accept_changed:
+            return (
+                f"environment-mismatch: {', '.join(self.changed)} of the environment here differ "
+                "from run.json, though every episode replays; to let replay alone decide, say "
+                "--accept-changed"
+            )
+        return None
 
     @property
     def words(self) -> dict[str, Word]:
         """For each headline number: replayed, recomputed or declared.
 
-        A replay that differs anywhere proves nothing, so then all is declared.
+        A replay that differs anywhere proves nothing, and a sample does not reach every
+        number, so then all is declared.
         """
-        return {name: word if self.verified else "declared" for name, word in WORDS.items()}
+        proved = self.verified and self.sample is None
+        return {name: word if proved else "declared" for name, word in WORDS.items()}
 
     def lines(self) -> list[str]:
         """Return the report as text, one finding a line."""
         counts = Counter(outcome.outcome for outcome in self.outcomes)
         lines = [f"{count} of {len(self.outcomes)} episodes: {o}" for o, count in counts.items()]
-        if self.environment_changed:
-            lines.append("The environment's source has changed since; replay decides.")
+        if self.changed:
+            lines.append(f"The environment has changed since: {', '.join(self.changed)}.")
+        if self.sample is not None:
+            lines.append(str(self.sample))
         if self.first_difference is not None:
             lines.append(f"First difference: {self.first_difference}")
+        lines.append(f"Signed by {self.signer}." if self.signer else "Not signed.")
         return lines + [f"{name.replace('_', ' ')}: {word}" for name, word in self.words.items()]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to verify; the default replays everything, in this process, without a limit.
+
+    `trust_module` imports the module that the environment's id names ("module:id"), which runs
+    code: only for bundles of people one trusts. `accept_changed` lets replay alone decide where
+    the environment has changed. `sample` replays so many episodes only, drawn with
+    `sample_seed` (by default one that no forger can know). `limits` replays in another process
+    that is ended when it takes too long. `allowed_signers` is a file of known keys.
+    """
+
+    trust_module: bool = False
+    accept_changed: bool = False
+    sample: int | None = None
+    sample_seed: int | None = None
+    limits: Limits | None = None
+    allowed_signers: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a sample of nothing, and a seed without a sample."""
+        if self.sample is not None and self.sample < 1:
+            raise TreegrpoError(f"A sample of {self.sample} episodes asked for; give at least 1.")
+        if self.sample is None and self.sample_seed is not None:
+            raise TreegrpoError("A sample's seed was given without a sample; give its size, too.")
 
 
 def verify(
     path: str | Path,
+    options: Options | None = None,
     *,
-    trust_module: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
-    """Return what a full replay of the bundle at `path` found.
+    """Return what a replay of the bundle at `path` found.
 
     Args:
         path: folder of the bundle.
-        trust_module: import the module that the environment's id names ("module:id"). Importing
-            runs code: only for bundles of people one trusts.
+        options: how to verify.
         progress: called with (episodes replayed, episodes in all).
 
     Raises:
         BundleError: the bundle is damaged, incomplete or altered; names file, line and field.
         UnknownEnv: its environment is not installed here.
     """
-    return verify_bundle(read_bundle(Path(path)), trust_module=trust_module, progress=progress)
+    return verify_bundle(read_bundle(Path(path)), options, progress=progress)
 
 
 def verify_bundle(
     bundle: Bundle,
+    options: Options | None = None,
     *,
-    trust_module: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
-    """Return what a full replay of a bundle found; see `verify`."""
+    """Return what a replay of a bundle found; see `verify`."""
+    options = options or Options()
     manifest = bundle.manifest
-    if ":" in manifest.env_id and not trust_module:
+    if ":" in manifest.env_id and not options.trust_module:
         raise BundleError(
             f"Verifying '{bundle.path}' asked for, but its environment '{manifest.env_id}' would "
             "import a module, which runs code. If you trust that module, say --trust-module."
         )
-    for line, trajectory in enumerate(bundle.trajectories, start=1):
-        _check_chain(trajectory, line)
-    setting = Setting(manifest.env_id, manifest.env_kwargs, manifest.split, manifest.seed)
-    changed = probe(setting, []) != manifest.env_digest
-    tasks = {task.index: task for task in manifest.tasks}
+    signer = check_signature(bundle.path, bundle.digest, options.allowed_signers)
+    changed = _changed(manifest)
+    chosen, sample = _drawn(bundle.episodes, options)
     outcomes: list[EpisodeOutcome] = []
-    for episode, trajectory in zip(bundle.episodes, bundle.trajectories, strict=True):
-        outcomes.append(_replay(setting, tasks[episode.index], episode, trajectory, changed))
+    for outcome in _outcomes(bundle, chosen, options.limits, changed=bool(changed)):
+        outcomes.append(outcome)
         if progress is not None:
-            progress(len(outcomes), len(bundle.episodes))
-    return VerifyReport(bundle.digest, tuple(outcomes), changed)
+            progress(len(outcomes), len(chosen))
+    return VerifyReport(
+        bundle.digest, tuple(outcomes), changed, options.accept_changed, sample, signer
+    )
 
 
-def _check_chain(trajectory: Trajectory, line: int) -> None:
-    try:
-        if trajectory.events:
-            verify_chain(trajectory.events)
-    except LogError as error:
-        raise BundleError(
-            f"{TRAJECTORIES}, line {line}, {error} "
-            "The log was altered: get the bundle again, or evaluate again."
-        ) from error
+def _changed(manifest: Manifest) -> tuple[str, ...]:
+    """Return which facts of the environment here are not those of the manifest."""
+    facts = probe(manifest.env_id, manifest.env_kwargs, manifest.split, [])
+    names = ("env_digest", "scorer_digest", "budgets")
+    return tuple(name for name in names if getattr(facts, name) != getattr(manifest, name))
 
 
-def _replay(
-    setting: Setting,
-    task: TaskEntry,
-    episode: EpisodeRecord,
-    trajectory: Trajectory,
-    changed: bool,
-) -> EpisodeOutcome:
-    """Play one episode again with its recorded actions."""
-    play = Play(setting, episode.index, episode.trial)
-    try:
-        divergence, same_task = _compare(play, task, episode, trajectory.events)
-    finally:
-        play.close()
-    outcome: Outcome = "match"
-    if divergence is not None:
-        outcome = "environment-mismatch" if changed or not same_task else "diverged"
-    return EpisodeOutcome(episode.index, episode.trial, outcome, divergence)
+def _drawn(
+    episodes: Sequence[EpisodeRecord], options: Options
+) -> tuple[Sequence[EpisodeRecord], Sample | None]:
+    if options.sample is None or options.sample >= len(episodes):
+        return episodes, None
+    seed = secrets.randbits(63) if options.sample_seed is None else options.sample_seed
+    lines = sorted(random.Random(seed).sample(range(len(episodes)), options.sample))
+    return [episodes[line] for line in lines], Sample(len(lines), len(episodes), seed)
 
 
-def _compare(
-    play: Play, task: TaskEntry, episode: EpisodeRecord, events: Sequence[Event]
-) -> tuple[Divergence | None, bool]:
-    """Return the first difference, and whether the task is the recorded one."""
-    if not events and episode.failure is not None:
-        # Nothing was played. What is left to compare is that it counts for nothing.
-        play.fail(episode.failure, RuntimeError("declared"))
-        return _record_difference(0, episode, play.record(None)), True
-    play.start()
-    same_task = play.task == task
-    if not same_task and play.log is not None and episode.failure is None:
-        return Divergence(0, "task", task.model_dump_json(), play.task.model_dump_json()), False
-    for number, event in enumerate(events):
-        if isinstance(event, StepEvent) and play.live:
-            play.step(event.action)
-        played = play.log.events if play.log is not None else []
-        if len(played) <= number:
-            got = f"{play.failure}: {play.detail}" if play.failure else "the episode had ended"
-            return Divergence(number, "event", "an event", got), same_task
-        found = _model_difference(number, event, played[number], last="chain")
-        if found is not None:
-            return found, same_task
-    last = max(len(events) - 1, 0)
-    if episode.failure is not None:
-        play.fail(episode.failure, RuntimeError("declared"))
-    elif play.live or play.failure is not None:
-        got = f"{play.failure}: {play.detail}" if play.failure else "the episode goes on"
-        return Divergence(last, "end", "the end of the episode", got), same_task
-    return _record_difference(last, episode, play.record(None)), same_task
-
-
-def _record_difference(
-    step: int, recorded: EpisodeRecord, replayed: EpisodeRecord
-) -> Divergence | None:
-    return _model_difference(step, recorded, replayed, skip=_DECLARED)
-
-
-def _model_difference(
-    step: int,
-    recorded: BaseModel,
-    replayed: BaseModel,
-    *,
-    skip: set[str] | None = None,
-    last: str | None = None,
-) -> Divergence | None:
-    """Return the first field that differs; `last` (a hash of the others) is compared last."""
-    before, after = recorded.model_dump(exclude=skip), replayed.model_dump(exclude=skip)
-    for name in sorted(before, key=lambda name: name == last):
-        if before[name] != after.get(name):
-            return Divergence(step, name, str(before[name]), str(after.get(name)))
-    return None
+def _outcomes(
+    bundle: Bundle, episodes: Sequence[EpisodeRecord], limits: Limits | None, *, changed: bool
+) -> Iterator[EpisodeOutcome]:
+    if limits is not None:
+        yield from replay_guarded(bundle, episodes, limits, changed=changed)
+        return
+    manifest = bundle.manifest
+    setting = Setting(
+        manifest.env_id, manifest.env_kwargs, manifest.split, manifest.seed, manifest.env_digest
+    )
+    tasks = {task.index: task for task in manifest.tasks}
+    for episode in episodes:
+        events = bundle.events(episode)
+        yield replay_episode(setting, tasks[episode.index], episode, events, changed=changed)

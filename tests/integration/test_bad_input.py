@@ -59,10 +59,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert _main(words) == 0
     shutil.copytree(home / "run", home / "spoilt_training")
     _flip(next((home / "spoilt_training" / "checkpoint").glob("*/*.pt")))
-    for name in ("run.json", "episodes.jsonl", "trajectories.jsonl"):
-        folder = home / f"spoilt_{name.split('.')[0]}"
+    for name in ("run.json", "episodes.jsonl", "trajectories/*"):
+        folder = home / f"spoilt_{name.split('.')[0].strip('/*')}"
         shutil.copytree(home / "good_bundle", folder)
-        _flip(folder / name)
+        _flip(min(folder.glob(name)))
     return home
 
 
@@ -327,7 +327,7 @@ CASES: dict[str, tuple[Sequence[str], tuple[str, str, str]]] = {
         ["leaderboard", "verify", "spoilt_episodes"], ("episodes.jsonl", "", "again"),
     ),
     "adding spoilt trajectories": (
-        ["leaderboard", "add", "spoilt_trajectories"], ("trajectories.jsonl", "", "again"),
+        ["leaderboard", "add", "spoilt_trajectories"], ("trajectories/", "was altered", "again"),
     ),
     "table of nothing": (
         ["leaderboard", "table", "--store", "sqlite:///none.sqlite"],

@@ -31,12 +31,13 @@ evaluate(scripted_agent("random"), sys.argv[1], split="test", num_tasks=4, trial
 """
 KILLED = """
 import os, signal, sys
-from treegrpo.leaderboards import bundle
 from treegrpo.leaderboards.agents import scripted_agent
 from treegrpo.leaderboards.evaluate import evaluate
-bundle.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # the first file is written
-evaluate(scripted_agent("null"), "treegrpo/SearchQA-v0", split="test", num_tasks=2, trials=1,
-         seed=0, out=sys.argv[1])
+def die(done, total):
+    if done == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+evaluate(scripted_agent("random"), "treegrpo/SearchQA-v0", split="test", num_tasks=4, trials=2,
+         seed=11, out=sys.argv[1], concurrency=3, progress=die)
 """
 VERIFY = """
 import sys
@@ -71,8 +72,12 @@ def test_another_process_and_hash_seed_gives_and_verifies_the_same(
     python(EVALUATE, env_id, tmp_path / "one", hash_seed="1")
     python(EVALUATE, env_id, tmp_path / "two", hash_seed="2")
     assert episodes(tmp_path / "one") == episodes(tmp_path / "two")
-    one, two = ((tmp_path / name / "trajectories.jsonl").read_bytes() for name in ("one", "two"))
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "trajectories").iterdir()}
+        for name in ("one", "two")
+    )
     assert one == two
+    assert len(one) == 8
     python(VERIFY, tmp_path / "one", hash_seed="3")
 
 
@@ -107,14 +112,17 @@ def test_a_forger_who_recomputes_every_hash_is_found(tmp_path: Path, env_id: str
     assert "field reward: recorded 1.0, replayed 0.0" in str(report.first_difference)
 
 
-def test_a_kill_while_writing_is_cleaned_up_by_the_next_call(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "bundle")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=120)
-    assert done.returncode == -signal.SIGKILL
-    assert [path.name for path in tmp_path.iterdir()] == [".bundle.part"]
-    evaluate(
-        scripted_agent("null"), ENVS[0], split="test", num_tasks=2, trials=1, seed=0,
-        out=tmp_path / "bundle",
-    )  # fmt: skip
+def test_killed_processes_lose_no_finished_episode(tmp_path: Path) -> None:
+    """Killed three times, at other places each, the same call ends with the same episodes."""
+    for count in (1, 4, 8):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "bundle"), str(count)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=120)
+        assert done.returncode == -signal.SIGKILL
+        assert [path.name for path in tmp_path.iterdir()] == [".bundle.part"]
+        rows = (tmp_path / ".bundle.part" / "progress.jsonl").read_bytes().splitlines()
+        assert len(rows) == 1 + count
+    python(EVALUATE, ENVS[0], tmp_path / "bundle", hash_seed="1")
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    python(EVALUATE, ENVS[0], tmp_path / "whole", hash_seed="2")
+    assert episodes(tmp_path / "bundle") == episodes(tmp_path / "whole")
     assert verify(tmp_path / "bundle").verified

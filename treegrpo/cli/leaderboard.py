@@ -20,7 +20,7 @@ from treegrpo.leaderboards.errors import Unverified
 from treegrpo.leaderboards.evaluate import evaluate
 from treegrpo.leaderboards.render import leaderboard_table, plain, summary_table
 from treegrpo.leaderboards.summary import summarise
-from treegrpo.leaderboards.verify import verify
+from treegrpo.leaderboards.verify import Options, verify
 
 FolderAgent = Callable[[Path], Agent]
 """Makes an agent of a model folder; it is the one part that needs torch."""
@@ -101,7 +101,7 @@ def verify_command(bundle: BundlePath, trust_module: TrustModule = False) -> Non
     """Replay every action of a bundle and compare; exit code 2 when something differs."""
     console = Console()
     with _progress(console, "replayed") as advance:
-        report = verify(bundle, trust_module=trust_module, progress=advance)
+        report = verify(bundle, Options(trust_module=trust_module), progress=advance)
     for line in report.lines():
         console.print(plain(line))
     if not report.verified:

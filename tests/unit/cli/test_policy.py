@@ -136,7 +136,7 @@ def test_an_evaluation_leaves_no_context_behind(folder: Path, tmp_path: Path) ->
     assert agent._engine.live_contexts == 0
     manifest = read_bundle(tmp_path / "bundle").manifest
     assert manifest.agent.settings == {"temperature": 1.0, "max_action_tokens": 12}
-    assert all(e.sampled_tokens for e in read_bundle(tmp_path / "bundle").episodes)
+    assert all(e.tokens.output for e in read_bundle(tmp_path / "bundle").episodes)
 
 
 def test_the_digest_names_weights_configuration_and_tokenizer(folder: Path, tmp_path: Path) -> None:

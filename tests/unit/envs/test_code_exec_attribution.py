@@ -50,7 +50,7 @@ def test_a_fork_of_a_lost_sandbox_is_the_sandboxs(
 
 
 def test_leaderboards_count_it_as_the_sandboxs(backend: FakeBackend) -> None:
-    setting = Setting("treegrpo/CodeExec-v0", {}, "test", 0)
+    setting = Setting("treegrpo/CodeExec-v0", {}, "test", 0, None)
     play = Play(setting, 0, 0)
     play.start()
     assert play.live and play.env is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from tests.unit.leaderboards.toy import TOY, ToyAgent, half_right, steps_of
 from treegrpo.envs.errors import TreegrpoError, UnknownEnv, UnknownOption, UnknownSplit
 from treegrpo.leaderboards.agents import EpisodeView, scripted_agent
 from treegrpo.leaderboards.bundle import Bundle, read_bundle
-from treegrpo.leaderboards.errors import BundleError
+from treegrpo.leaderboards.errors import BundleError, ProviderFailed
 from treegrpo.leaderboards.evaluate import evaluate
+from treegrpo.leaderboards.head import Terms
+from treegrpo.leaderboards.schema import SuiteRef
 from treegrpo.leaderboards.summary import EvaluationSummary
+from treegrpo.leaderboards.usage import Usage
 
 
 def run(out: Path, agent: Any = None, **changes: Any) -> EvaluationSummary:
@@ -37,10 +41,10 @@ def test_the_oracle_solves_everything(tmp_path: Path) -> None:
     bundle = read_bundle(tmp_path / "b")
     first = bundle.episodes[0]
     assert (first.reward, first.reward_components) == ("1.1", {"right": "1.0", "style": "0.1"})
-    assert first.sampled_tokens is None
+    assert first.tokens.output is None
     assert summary.sampled_tokens is None
     assert summary.digest == bundle.digest
-    assert len(steps_of(bundle.trajectories[0].events)) == 2
+    assert len(steps_of(bundle.events(first))) == 2
 
 
 def test_every_task_gets_every_trial_under_seeds_of_its_own(tmp_path: Path) -> None:
@@ -59,7 +63,8 @@ def test_concurrency_changes_nothing_but_the_batches(tmp_path: Path, concurrency
     assert max(agent.batches) == min(concurrency, 12)
     one, other = read_bundle(tmp_path / "b"), read_bundle(tmp_path / "all")
     assert without_times(one) == without_times(other)
-    assert one.trajectories == other.trajectories
+    for mine, theirs in zip(one.episodes, other.episodes, strict=True):
+        assert one.events(mine) == other.events(theirs)
     assert sorted(agent.finished) == sorted(f"{i}/{t}" for i in range(6) for t in range(2))
 
 
@@ -101,8 +106,8 @@ def test_a_crash_costs_its_own_episode(tmp_path: Path, trouble: str, who: str) -
             assert episode.reward_components == {}
 
 
-def read_bundle_of(out: Path, **changes: Any) -> Bundle:
-    run(out, **changes)
+def read_bundle_of(out: Path, agent: Any = None, **changes: Any) -> Bundle:
+    run(out, agent, **changes)
     return read_bundle(out)
 
 
@@ -193,19 +198,19 @@ def test_an_existing_path_is_never_overwritten(tmp_path: Path) -> None:
     assert list((tmp_path / "b").iterdir()) == []
 
 
-def test_nothing_is_on_disk_while_episodes_are_played(tmp_path: Path) -> None:
-    found: list[Path] = []
+def test_only_the_unfinished_part_is_on_disk_while_episodes_are_played(tmp_path: Path) -> None:
+    found: set[str] = set()
 
     def look(view: EpisodeView) -> str:
-        found.extend(tmp_path.iterdir())
+        found.update(path.name for path in tmp_path.iterdir())
         return view.env.oracle()
 
     run(tmp_path / "b", ToyAgent(look))
-    assert found == []
+    assert found == {".b.part"}
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-def test_stopping_by_hand_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_stopping_by_hand_before_the_first_end_leaves_nothing_behind(tmp_path: Path) -> None:
     def stop(view: EpisodeView) -> str:
         raise KeyboardInterrupt
 
@@ -214,14 +219,73 @@ def test_stopping_by_hand_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_space_is_one_message_and_leaves_nothing(
+def stopping_at(task: int) -> ToyAgent:
+    def act(view: EpisodeView) -> str:
+        if view.env.episode.index == task:
+            raise KeyboardInterrupt
+        return view.env.oracle()
+
+    return ToyAgent(act)
+
+
+def test_a_stopped_evaluation_goes_on_with_the_same_call(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", stopping_at(4), concurrency=1)
+    assert [path.name for path in tmp_path.iterdir()] == [".b.part"]
+    calls: list[tuple[int, int]] = []
+    rest = stopping_at(-1)
+    run(tmp_path / "b", rest, concurrency=1, progress=lambda *counts: calls.append(counts))
+    assert rest.finished == ["4/0", "4/1", "5/0", "5/1"]
+    assert calls == [(done, 12) for done in range(8, 13)]
+    whole = read_bundle_of(tmp_path / "whole", agent=stopping_at(-1))
+    resumed = read_bundle(tmp_path / "b")
+    assert without_times(resumed) == without_times(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "whole"]
+
+
+def test_a_torn_line_and_a_cut_log_are_played_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", stopping_at(4), concurrency=1)
+    part = tmp_path / ".b.part"
+    progress = part / "progress.jsonl"
+    rows = progress.read_bytes().splitlines(keepends=True)
+    chain = json.loads(rows[2])["episode"]["chain"]
+    (part / "bundle" / "trajectories" / f"{chain}.jsonl.gz").write_bytes(b"cut")
+    (part / "bundle" / "trajectories" / "stray.jsonl.gz").write_bytes(b"")
+    progress.write_bytes(b"".join(rows)[:-5])
+    rest = stopping_at(-1)
+    run(tmp_path / "b", rest, concurrency=1)
+    assert rest.finished == ["0/1", "3/1", "4/0", "4/1", "5/0", "5/1"]
+
+
+def test_another_evaluation_does_not_take_over_a_half_finished_one(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", stopping_at(4), concurrency=1)
+    with pytest.raises(BundleError, match=r"half finished in .*: its trials, seed differ"):
+        run(tmp_path / "b", stopping_at(-1), trials=3, seed=4)
+    progress = tmp_path / ".b.part" / "progress.jsonl"
+    progress.write_bytes(progress.read_bytes().splitlines(keepends=True)[0] + b"{}\n")
+    with pytest.raises(BundleError, match="line 2 holds no episode"):
+        run(tmp_path / "b", stopping_at(-1))
+
+
+def test_two_processes_do_not_write_one_bundle(tmp_path: Path) -> None:
+    def start_another(view: EpisodeView) -> str:
+        with pytest.raises(BundleError, match="another process is writing it"):
+            run(tmp_path / "b")
+        return view.env.oracle()
+
+    assert run(tmp_path / "b", ToyAgent(start_another)).failures == {}
+
+
+def test_no_space_is_one_message_and_nothing_half_appears(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("treegrpo.leaderboards.bundle.os.fsync", full)
-    with pytest.raises(BundleError, match=r"cannot be written: No space left on device\. Nothing"):
+    monkeypatch.setattr("treegrpo.leaderboards.files.os.fsync", full)
+    with pytest.raises(BundleError, match=r"cannot be written: No space left on device\. Fini"):
         run(tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
 
@@ -232,3 +296,41 @@ def test_a_place_that_cannot_be_written_is_found_before_any_work(tmp_path: Path)
     with pytest.raises(BundleError, match="cannot be written"):
         run(tmp_path / "file" / "b", agent)
     assert agent.batches == []
+
+
+def test_usage_is_kept_by_kind_and_null_stays_null(tmp_path: Path) -> None:
+    usage = Usage(input=90, cached=40, output=9, dollars=Decimal("0.0310"), requests=2)
+    summary = run(tmp_path / "b", ToyAgent(half_right, tokens=usage), num_tasks=1, trials=2)
+    [first, _] = read_bundle(tmp_path / "b").episodes
+    assert first.tokens.model_dump() == {
+        "input": 90, "cached": 40, "output": 9, "reasoning": None
+    }  # fmt: skip
+    assert (first.dollars, first.requests) == ("0.031", 2)
+    assert summary.sampled_tokens == 18
+
+
+def test_a_failed_service_is_not_the_agents_failure(tmp_path: Path) -> None:
+    def act(view: EpisodeView) -> str:
+        raise ProviderFailed("503 from the model")
+
+    summary = run(tmp_path / "b", ToyAgent(act), num_tasks=2)
+    assert summary.failures == {"provider": 4}
+    assert summary.success.mean == 0.0
+    assert summary.first_failure == "ProviderFailed: 503 from the model"
+
+
+def test_the_terms_stand_in_the_manifest(tmp_path: Path) -> None:
+    suite = SuiteRef(name="treegrpo/core-v1", digest="1" * 64)
+    terms = Terms(
+        suite=suite, track="search", training="zero-shot", registration="2" * 64,
+        prices="2026-11", command="treegrpo eval --agent x",
+    )  # fmt: skip
+    run(tmp_path / "b", terms=terms, num_tasks=1)
+    manifest = read_bundle(tmp_path / "b").manifest
+    assert (manifest.suite, manifest.track, manifest.training) == (suite, "search", "zero-shot")
+    assert (manifest.registration, manifest.prices) == ("2" * 64, "2026-11")
+    assert manifest.command == "treegrpo eval --agent x"
+    assert manifest.budgets.model_dump() == {
+        "max_turns": 4, "max_tool_calls": 16, "max_seconds": None,
+        "max_observation_chars": 4_000, "max_action_chars": 8_000,
+    }  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from tests.unit.leaderboards.toy import TOY, ToyAgent, forge, half_right
+from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards import store as stores
 from treegrpo.leaderboards.agents import scripted_agent
 from treegrpo.leaderboards.errors import BundleError, StoreError, Unverified
@@ -151,11 +152,17 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_names_from_bundles_are_shown_literally(tmp_path: Path, url: str) -> None:
-    run(tmp_path / "b", ToyAgent(half_right, name="[bold red]me[/] \x1b[2J"))
+    run(tmp_path / "b", ToyAgent(half_right, name="[bold red]me[/]"))
     stores.add(tmp_path / "b", url)
     text = shown(leaderboard_table(stores.table(url)), width=120)
-    assert "[bold red]me[/] \N{REPLACEMENT CHARACTER}[2J" in text
-    assert "\x1b" not in text
+    assert "[bold red]me[/]" in text
+
+
+def test_names_with_escapes_or_hidden_characters_get_into_no_bundle(tmp_path: Path) -> None:
+    for name in ("me \x1b[2J", "m\u202ee", "m\u200be", "me ", "e\u0301"):
+        with pytest.raises(TreegrpoError, match=r"field agent\.name: "):
+            run(tmp_path / "b", ToyAgent(half_right, name=name))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_summary_shows_difficulties_and_failures(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.errors import BundleError
 from treegrpo.leaderboards.evaluate import evaluate
 from treegrpo.leaderboards.schema import EpisodeRecord
-from treegrpo.leaderboards.verify import WORDS, VerifyReport, verify
+from treegrpo.leaderboards.verify import WORDS, Options, VerifyReport, verify
 
 
 def bundle_of(out: Path, agent: Any = None, **env_kwargs: Any) -> Path:
@@ -45,7 +45,7 @@ def test_scripted_agents_verify(tmp_path: Path, name: str) -> None:
     assert report.verified
     assert outcomes(report) == {"match": 12}
     assert report.first_difference is None
-    assert not report.environment_changed
+    assert report.changed == ()
 
 
 @pytest.mark.parametrize("trouble", ["reset", "step", "grader", "nan", "fickle"])
@@ -106,11 +106,8 @@ def test_a_changed_reward_is_found_though_every_hash_is_right(
         ({"reward_components": {"right": "1.0"}}, "reward_components"),
         ({"turns": 1}, "turns"),
         ({"tool_calls": 7}, "tool_calls"),
-        ({"difficulty": 9}, "difficulty"),
-        ({"task_id": "easy"}, "task_id"),
         ({"end_reason": "answered"}, "end_reason"),
         ({"state_hash": "0" * 64}, "state_hash"),
-        ({"chain": "0" * 64}, "chain"),
         ({"failure": "environment"}, "reward"),
     ],
 )
@@ -125,9 +122,23 @@ def test_a_changed_episode_record_is_found(
     assert f"task 1, trial 1: diverged at step 4, field {field}: " in str(report.first_difference)
 
 
+def test_an_episode_that_its_manifest_contradicts_is_not_read(
+    original: Path, tmp_path: Path
+) -> None:
+    for name, changes, says in (
+        ("d", {"difficulty": 9}, "line 1, field task_id/difficulty"),
+        ("t", {"task_id": "easy"}, "line 1, field task_id/difficulty"),
+        ("c", {"chain": "0" * 64}, "found nothing"),
+        ("n", {"trajectory": None}, "line 1, field trajectory"),
+    ):
+        forged = forge(original, tmp_path / name, episode=lambda _, changes=changes: changes)
+        with pytest.raises(BundleError, match=says):
+            verify(forged)
+
+
 def test_declared_numbers_are_not_compared(original: Path, tmp_path: Path) -> None:
     forged = forge(
-        original, tmp_path / "f", episode=lambda e: {"sampled_tokens": 1, "wall_seconds": 0.0}
+        original, tmp_path / "f", episode=lambda e: {"dollars": "0.5", "wall_seconds": "0.0"}
     )
     assert verify(forged).verified
 
@@ -161,7 +172,7 @@ def test_a_changed_observation_is_found(original: Path, tmp_path: Path) -> None:
     def consistent(record: EpisodeRecord, log: list[dict[str, Any]]) -> None:
         log[1] |= {"observation": "sun", "observation_digest": digest("sun")}
 
-    with pytest.raises(BundleError, match="line 1, event 1, field observation"):
+    with pytest.raises(BundleError, match="event 1, field observation"):
         verify(forge(original, tmp_path / "f", events=change))
     report = verify(forge(original, tmp_path / "g", events=consistent))
     assert "step 1, field observation: recorded sun, replayed" in str(report.first_difference)
@@ -204,7 +215,7 @@ def test_an_altered_log_is_named_when_the_forger_left_the_chain(
     original: Path, tmp_path: Path
 ) -> None:
     forged = forge(original, tmp_path / "f", events=last_reward("1.1"), rechain=False)
-    with pytest.raises(BundleError, match=r"trajectories\.jsonl, line 3, event 4, field chain"):
+    with pytest.raises(BundleError, match=r"trajectories/\w+\.jsonl\.gz, event 4, field chain"):
         verify(forged)
 
 
@@ -226,7 +237,9 @@ def test_other_tasks_are_an_environment_mismatch(original: Path, tmp_path: Path)
 
 def test_a_changed_grader_is_found(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Toy, "score", lambda self, state, transcript, task: 0.5)
-    assert outcomes(verify(original)) == {"diverged": 12}
+    report = verify(original)
+    assert report.changed == ("scorer_digest",)
+    assert outcomes(report) == {"environment-mismatch": 12}
 
 
 def test_an_environment_that_crashes_now_is_found(
@@ -261,13 +274,17 @@ def test_a_changed_environment_is_told_from_a_forged_bundle(
     evaluate(
         agent, "tests/ToyChild-v0", split="test", num_tasks=2, trials=1, seed=0, out=tmp_path / "b"
     )
-    assert not verify(tmp_path / "b").environment_changed
+    assert verify(tmp_path / "b").changed == ()
 
     module.write_text(SOURCE.format("1.0") + "# a comment\n")
     report = verify(tmp_path / "b")
-    assert report.environment_changed
-    assert report.verified
+    assert report.changed == ("env_digest", "scorer_digest")
+    assert report.replays and not report.verified
+    assert str(report.first_difference).startswith(
+        "environment-mismatch: env_digest, scorer_digest of the environment here differ"
+    )
     assert any("has changed since" in line for line in report.lines())
+    assert verify(tmp_path / "b", Options(accept_changed=True)).verified
 
     monkeypatch.setattr(
         sys.modules["toy_child"].Child, "score", lambda self, state, transcript, task: 0.0
@@ -283,7 +300,7 @@ def test_a_strangers_bundle_imports_no_module(original: Path, tmp_path: Path) ->
     )  # fmt: skip
     with pytest.raises(BundleError, match="--trust-module"):
         verify(out)
-    assert verify(out, trust_module=True).verified
+    assert verify(out, Options(trust_module=True)).verified
 
 
 def test_the_report_reads_as_text(original: Path, tmp_path: Path) -> None:

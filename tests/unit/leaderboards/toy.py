@@ -11,10 +11,13 @@ import numpy as np
 
 from treegrpo.envs import Message, Task, ToolEnv, register, tool
 from treegrpo.envs.digest import digest
-from treegrpo.envs.recorder import CHAIN_TAG, Event
+from treegrpo.envs.recorder import Event, ResetEvent, StepEvent
 from treegrpo.leaderboards.agents import EpisodeView
 from treegrpo.leaderboards.bundle import read_bundle, write_bundle
-from treegrpo.leaderboards.schema import EpisodeRecord, Trajectory
+from treegrpo.leaderboards.chain import chain_start
+from treegrpo.leaderboards.schema import EpisodeRecord
+from treegrpo.leaderboards.trajectories import FOLDER, write_trajectory
+from treegrpo.leaderboards.usage import Usage
 
 TOY = "tests/Toy-v0"
 
@@ -85,7 +88,11 @@ class ToyAgent:
     digest = "0"
 
     def __init__(
-        self, action: Callable[[EpisodeView], Any], *, tokens: int | None = None, name: str = "toy"
+        self,
+        action: Callable[[EpisodeView], Any],
+        *,
+        tokens: int | Usage | None = None,
+        name: str = "toy",
     ) -> None:
         self.name = name
         self.settings: dict[str, Any] = {"temperature": 0.5}
@@ -97,7 +104,7 @@ class ToyAgent:
         self.batches.append(len(episodes))
         return [self._action(view) for view in episodes]
 
-    def finish(self, key: str) -> int | None:
+    def finish(self, key: str) -> int | Usage | None:
         self.finished.append(key)
         return self._tokens
 
@@ -118,29 +125,34 @@ def forge(
 ) -> Path:
     """Write a changed copy of a bundle with every digest (and chain) made right again."""
     bundle = read_bundle(source)
-    fields = bundle.manifest.model_dump(exclude={"files", "digest"})
+    fields = bundle.manifest.model_dump(exclude={"root", "digest"})
     head(fields)
     episodes: list[EpisodeRecord] = []
-    trajectories: list[Trajectory] = []
-    for record, trajectory in zip(bundle.episodes, bundle.trajectories, strict=True):
-        log = [event.model_dump() for event in trajectory.events]
+    (target / FOLDER).mkdir(parents=True)
+    for record in bundle.episodes:
+        log = [event.model_dump() for event in bundle.events(record)]
         events(record, log)
-        chain = chained(log) if rechain else record.chain
-        changes = {"chain": chain, **episode(record)}
+        if rechain:
+            chained(log, fields, record)
+        changes = {"chain": log[-1]["chain"] if log else None, **episode(record)}
+        rows = [EVENTS[event["kind"]].model_validate(event) for event in log]
+        changes = {"trajectory": write_trajectory(target, rows), **changes}
         episodes.append(EpisodeRecord.model_validate(record.model_dump() | changes))
-        trajectories.append(Trajectory.model_validate(trajectory.model_dump() | {"events": log}))
-    target.mkdir()
-    write_bundle(target, fields, episodes, trajectories)
+    write_bundle(target, fields, episodes)
     return target
 
 
-def chained(log: list[dict[str, Any]]) -> str:
-    """Recompute the chain of a log in place, as anybody can; return its last hash."""
-    previous = digest(CHAIN_TAG)
+EVENTS: dict[str, type[ResetEvent] | type[StepEvent]] = {"reset": ResetEvent, "step": StepEvent}
+
+
+def chained(log: list[dict[str, Any]], head: dict[str, Any], record: EpisodeRecord) -> None:
+    """Recompute the chain of a log in place, as anybody can."""
+    previous = chain_start(
+        head["env_id"], head["env_digest"], head["split"], record.index, record.seed
+    )
     for event in log:
         facts = {name: value for name, value in event.items() if name != "chain"}
         previous = event["chain"] = digest([previous, facts])
-    return previous
 
 
 def steps_of(events: Sequence[Event]) -> list[str]:

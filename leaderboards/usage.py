@@ -1,0 +1,71 @@
+"""What an episode cost, as its agent counted it.
+
+    Usage(input=812, cached=640, output=95, dollars=Decimal("0.0031"), requests=3)
+
+Null is not zero: it says that nobody counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+MAX_COUNT = 2**53
+MAX_DOLLARS = 10**12
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens by kind, dollars and requests of one episode, all branches of a search included.
+
+    `input` counts every token sent, `cached` those of them that a cache served; `output` counts
+    every sampled token, `reasoning` those of them that were hidden thoughts.
+    """
+
+    input: int | None = None
+    cached: int | None = None
+    output: int | None = None
+    reasoning: int | None = None
+    dollars: Decimal | None = None
+    requests: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot have been counted.
+
+        Raises:
+            ValueError: names the field.
+        """
+        for name in ("input", "cached", "output", "reasoning", "requests"):
+            value: object = getattr(self, name)
+            if value is not None and (type(value) is not int or not 0 <= value <= MAX_COUNT):
+                raise ValueError(
+                    f"usage counts {value!r:.40} as {name}; give a number from 0 to 2**53, or None"
+                )
+        for part, whole in (("cached", "input"), ("reasoning", "output")):
+            most, some = getattr(self, whole), getattr(self, part)
+            if most is not None and some is not None and some > most:
+                raise ValueError(f"usage counts {some} {part} of {most} {whole} tokens")
+        if self.dollars is not None and not (
+            self.dollars.is_finite() and 0 <= self.dollars < MAX_DOLLARS
+        ):
+            raise ValueError(f"usage counts {self.dollars} dollars; give a finite amount or None")
+
+    @property
+    def amount(self) -> str | None:
+        """The dollars as a decimal string without zeros at its end, to 12 places."""
+        if self.dollars is None:
+            return None
+        return f"{abs(self.dollars):.12f}".rstrip("0").rstrip(".")
+
+
+def usage_of(counted: object) -> Usage:
+    """Return what an agent's finish() gave as usage: a bare number counts sampled tokens.
+
+    Raises:
+        ValueError: neither a count, nor a Usage, nor None.
+    """
+    if isinstance(counted, Usage):
+        return counted
+    if counted is None or type(counted) is int:
+        return Usage(output=counted)
+    raise ValueError(f"the agent counted {type(counted).__name__}, no int, Usage or None")
