@@ -28,7 +28,7 @@ from treegrpo.envs.suite.code_exec.tasks import numbered, one_less
 
 NAMES = ("f_one", "f_two", "f_three", "f_all")
 _NONE_SHARE, _CLOSED_SHARE = 0.15, 0.85
-_UNROLLED = ("again", "enough")
+_AGAIN, _ENOUGH = "again", "enough"
 _Draw = Callable[[np.random.Generator], object]
 _KEEP = Effect("keep a copy of list and total", ("kept = total, list(items)",))
 _RECALL = Effect(
@@ -142,56 +142,55 @@ def _with_loops(rng: np.random.Generator, machine: Machine, length: int) -> list
     commands = [machine.random_command(rng) for _ in range(between(rng, length // 2, length))]
     for _ in range(between(rng, 0, 3)):
         at, inside = between(rng, 0, len(commands)), between(rng, 1, 5)
-        commands.insert(at, f"{_UNROLLED[0]} {between(rng, -1, 3)}")
+        commands.insert(at, f"{_AGAIN} {between(rng, -1, 3)}")
         if rng.random() < _CLOSED_SHARE:
-            commands.insert(min(len(commands), at + 1 + inside), _UNROLLED[1])
+            commands.insert(min(len(commands), at + 1 + inside), _ENOUGH)
     return commands
+
+
+_UNROLL_RULES = (
+    f'- "{_AGAIN} n" begins a block, which reaches to the "{_ENOUGH}" that closes it; blocks may '
+    "lie in blocks. The texts of a block, itself unrolled, stand n times in place of it (not at "
+    "all if n is 0 or less);",
+    f'- an "{_ENOUGH}" that closes no block is left out;',
+    "- a block that nothing closes ends with the list;",
+    "- all other texts stay as they are, in their order;",
+)
+_UNROLL_BODY = f"""\
+parts, counts = [[]], []
+for text in [*x, None]:
+    word = (text or "").partition(" ")[0]
+    if word == "{_AGAIN}":
+        parts.append([])
+        counts.append(int(text.partition(" ")[2]))
+    elif text == "{_ENOUGH}" or text is None:
+        while counts:
+            block = parts.pop() * max(0, counts.pop())
+            parts[-1] += block
+            if text is not None:
+                break
+    else:
+        parts[-1].append(text)
+x = parts[0]"""
 
 
 def _unroll(machine: Machine) -> Function:
     """Return the function that writes loops out; its inputs are commands of the machine."""
-    again, enough = _UNROLLED
-    rules = (
-        f'- "{again} n" begins a block, which reaches to the "{enough}" that closes it; blocks may '
-        f"lie in blocks. The texts of a block, itself unrolled, stand n times in place of it (not "
-        "at all if n is 0 or less);",
-        f'- an "{enough}" that closes no block is left out;',
-        "- a block that nothing closes ends with the list;",
-        "- all other texts stay as they are, in their order;",
-    )
-    lines = (
-        "parts, counts = [[]], []",
-        "for text in [*x, None]:",
-        '    word = (text or "").partition(" ")[0]',
-        f'    if word == "{again}":',
-        "        parts.append([])",
-        '        counts.append(int(text.partition(" ")[2]))',
-        f'    elif text == "{enough}" or text is None:',
-        "        while counts:",
-        "            block = parts.pop() * max(0, counts.pop())",
-        "            parts[-1] += block",
-        "            if text is not None:",
-        "                break",
-        "    else:",
-        "        parts[-1].append(text)",
-        "x = parts[0]",
-    )
-    body = "\n".join(lines)
+    body = _UNROLL_BODY
     shorter = (
         body.replace("[*x, None]", "x"),  # an open block is lost
         body.replace("            if text is not None:\n                break\n", ""),
         body.replace("max(0, counts.pop())", "min(1, counts.pop())"),
     )
-
     return Function(
         "f_one",
         ANNOTATIONS["words"],
         ANNOTATIONS["words"],
-        rules,
+        _UNROLL_RULES,
         body,
         shorter,
         lambda rng: _with_loops(rng, machine, 8),
-        ([], [enough, f"{again} 2", "a", f"{again} 3", "b", enough, "c"]),
+        ([], [_ENOUGH, f"{_AGAIN} 2", "a", f"{_AGAIN} 3", "b", _ENOUGH, "c"]),
         5,
     )
 
