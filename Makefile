@@ -23,7 +23,7 @@ demo: $(CORE) ## train an agent from nothing on this machine's CPU (about 4 minu
 	$(BIN)/treegrpo demo $(ARGS)
 
 test: $(DEV) ## every test; those that need a GPU or Docker only where there is one
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-suite: $(DEV) ## the whole proof of every environment: checks, 10,000 random steps, 200 tasks (10 minutes)
 	OMP_NUM_THREADS=1 TREEGRPO_SUITE=1 $(BIN)/python -m pytest tests/suite -n $(WORKERS) --dist worksteal --show-capture=no $(ARGS)
