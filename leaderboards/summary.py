@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from treegrpo.leaderboards.bundle import Bundle
 from treegrpo.leaderboards.errors import TasksDiffer
@@ -17,6 +18,7 @@ from treegrpo.leaderboards.stats import (
     grouped_intervals,
     paired_difference,
 )
+from treegrpo.leaderboards.stats.budget import Spent
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,34 @@ def compare(before: Bundle, after: Bundle) -> dict[str, PairedDifference]:
         )
         for name, tasks in groups.items()
     }
+
+
+CostUnit = Literal["turns", "tool_calls", "sampled_tokens", "dollars"]
+"""What a budget can be counted in."""
+
+
+def success_by_task(bundle: Bundle) -> dict[str, list[float]]:
+    """Return the index of each task -> success (0 or 1) of each trial."""
+    return _by_task(bundle.episodes, lambda episode: float(episode.success))
+
+
+def spent_by_task(bundle: Bundle, unit: CostUnit) -> dict[str, list[Spent]]:
+    """Return the index of each task -> what each trial spent in all, for `budget_curve`.
+
+    Tokens and dollars that nobody counted are None, never 0.
+    """
+    found: defaultdict[str, list[Spent]] = defaultdict(list)
+    for episode in bundle.episodes:
+        found[str(episode.index)].append(Spent(_cost(episode, unit), episode.success))
+    return dict(found)
+
+
+def _cost(episode: EpisodeRecord, unit: CostUnit) -> float | None:
+    if unit == "dollars":
+        return None if episode.dollars is None else float(episode.dollars)
+    if unit == "sampled_tokens":
+        return episode.tokens.output
+    return episode.turns if unit == "turns" else episode.tool_calls
 
 
 def _by_task(

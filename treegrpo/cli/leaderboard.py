@@ -1,4 +1,4 @@
-"""treegrpo eval, and treegrpo leaderboard add | verify | table."""
+"""treegrpo eval, and treegrpo leaderboard add | verify | table | plan."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from treegrpo.cli.plan import plan_command
 from treegrpo.envs.errors import TreegrpoError, UnknownOption, suggest
 from treegrpo.leaderboards import store as stores
 from treegrpo.leaderboards.agents import SCRIPTED, Agent, scripted_agent
@@ -28,6 +29,7 @@ FolderAgent = Callable[[Path], Agent]
 leaderboard_app = typer.Typer(
     help="Verify bundles by replay, and rank what verifies.", no_args_is_help=True
 )
+leaderboard_app.command("plan")(plan_command)
 
 AgentName = Annotated[str, typer.Option(help="oracle, random, null, or a model folder.")]
 EnvId = Annotated[str, typer.Option(help="Environment id, such as treegrpo/SearchQA-v0.")]

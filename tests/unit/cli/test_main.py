@@ -33,6 +33,7 @@ OPTIONS = {
     "leaderboard add": "--store --trust-module bundle",
     "leaderboard verify": "--trust-module bundle",
     "leaderboard table": "--env --store",
+    "leaderboard plan": "--correlation --difference --from --power --rate --task-share --trials",
 }
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from tests.unit.leaderboards.toy import TOY, ToyAgent, half_right
+from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards.agents import scripted_agent
 from treegrpo.leaderboards.bundle import Bundle, read_bundle
 from treegrpo.leaderboards.errors import TasksDiffer
 from treegrpo.leaderboards.evaluate import evaluate
-from treegrpo.leaderboards.summary import compare, summarise
+from treegrpo.leaderboards.stats.budget import budget_curve
+from treegrpo.leaderboards.summary import compare, spent_by_task, success_by_task, summarise
 
 
 def bundle(out: Path, agent: Any, **changes: Any) -> Bundle:
@@ -67,3 +69,17 @@ def test_other_tasks_are_not_compared(tmp_path: Path, changes: dict[str, Any], f
     after = bundle(tmp_path / "after", ToyAgent(half_right), **changes)
     with pytest.raises(TasksDiffer, match=f"their {field} differ"):
         compare(before, after)
+
+
+def test_what_was_spent_by_task_gives_a_budget_curve(tmp_path: Path) -> None:
+    found = bundle(tmp_path / "b", ToyAgent(half_right, tokens=3))
+    # solved in 2 turns or given up after 4
+    curve = budget_curve(spent_by_task(found, "turns"))
+    assert [(point.budget, point.score.mean) for point in curve] == [(2.0, 0.5)]
+    assert success_by_task(found)["0"] in ([1.0, 1.0], [0.0, 0.0])
+    (tokens,) = budget_curve(spent_by_task(found, "sampled_tokens"), budgets=[3])
+    assert (tokens.score.mean, tokens.spent) == (0.5, 3.0)
+    calls = {one.cost for spent in spent_by_task(found, "tool_calls").values() for one in spent}
+    assert calls == {0, 2}
+    with pytest.raises(TreegrpoError, match="unknown is not zero"):
+        budget_curve(spent_by_task(found, "dollars"), unit="dollars")
