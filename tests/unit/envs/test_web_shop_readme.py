@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from treegrpo.envs.suite import web_shop
-from treegrpo.envs.suite.web_shop import reading
+from treegrpo.envs.suite.web_shop import files
 from treegrpo.envs.suite.web_shop.catalogue import MAX_FOUND
 from treegrpo.envs.suite.web_shop.env import PAGES, WebShopEnv
 from treegrpo.envs.suite.web_shop.pages import FILTERS, ROWS
@@ -46,5 +46,5 @@ def test_the_numbers_are_the_code_s() -> None:
     assert f"at most {MAX_FOUND} products, a cart holds {MAX_LINES}, a field {MAX_FIELD_CHARS}" in (
         FLAT
     )
-    assert f"at most {reading.MAX_BYTES // 1024**2} MiB each" in FLAT
+    assert f"at most {files.MAX_BYTES // 1024**2} MiB each" in FLAT
     assert f"Turns are limited to {WebShopEnv().max_turns} at every level" in FLAT

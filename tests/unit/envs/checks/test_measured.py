@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -147,7 +148,11 @@ class Leaky(toys.Sum):
             case "open file /dev/null":
                 self.kept.append(open(os.devnull))  # noqa: SIM115
             case "child process sleep":
-                self.kept.append(subprocess.Popen(["sleep", "60"]))
+                child = subprocess.Popen(["sleep", "60"])
+                self.kept.append(child)
+                # For a moment it still bears its parent's name.
+                while Path(f"/proc/{child.pid}/comm").read_text() != "sleep\n":
+                    time.sleep(0.001)
             case "temporary file leak...":
                 os.close(tempfile.mkstemp(prefix="leak_")[0])
             case "open file in the temporary folder, leak...":
