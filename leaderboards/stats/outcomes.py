@@ -18,6 +18,8 @@ Bounds = tuple[float, float]
 UNIT: Bounds = (0.0, 1.0)
 """The bounds of a rate."""
 
+_NUMBERS = {float, int, bool}
+
 TINY = 1e-12
 """Differences below this are rounding, not results."""
 
@@ -35,8 +37,9 @@ def task_means(outcomes: Outcomes, bounds: Bounds | None = None) -> dict[str, fl
     for task, values in outcomes.items():
         if not values:
             raise ValueError(f"Task {shown(task)} has no trial; leave it out or run it.")
-        for value in values:
-            _check_value(task, value, bounds)
+        if not _plain(values, bounds):
+            for value in values:
+                _check_value(task, value, bounds)
         means[task] = math.fsum(values) / len(values)
     return means
 
@@ -99,6 +102,13 @@ def sample_variance(values: Sequence[float]) -> float:
     """Return the unbiased variance of at least two values."""
     centre = math.fsum(values) / len(values)
     return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
+
+
+def _plain(values: Sequence[float], bounds: Bounds | None) -> bool:
+    """Return whether nothing can be wrong, which is quick to see for a whole task."""
+    if not set(map(type, values)) <= _NUMBERS or not math.isfinite(sum(values)):
+        return False
+    return bounds is None or bounds[0] <= min(values) <= max(values) <= bounds[1]
 
 
 def _check_value(task: str, value: Any, bounds: Bounds | None) -> None:

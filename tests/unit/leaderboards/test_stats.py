@@ -10,6 +10,7 @@ import scipy.stats
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards.stats import (
     UNIT,
+    Interval,
     clustered_interval,
     grouped_intervals,
     these_tasks_interval,
@@ -72,6 +73,10 @@ def test_one_task_has_no_interval() -> None:
     interval = clustered_interval({"a": [1.0, 0.0, 1.0, 1.0]}, bounds=UNIT)
     assert (interval.mean, interval.low, interval.high) == (0.75, None, None)
     assert str(interval) == "0.750 [no interval]"
+
+
+def test_an_interval_is_written_with_three_digits() -> None:
+    assert str(Interval(0.75, 0.6123, 0.8876, 9, "wilson")) == "0.750 [0.612, 0.888]"
 
 
 def test_no_spread_is_not_certainty() -> None:
