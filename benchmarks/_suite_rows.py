@@ -130,3 +130,24 @@ def by_level(rows: Iterable[LevelRow], agent: AgentName) -> dict[str, dict[int, 
 def percent(success: float) -> str:
     """Return a success rate as the documents have it: "99.5", "100", "0"."""
     return f"{100 * success:.1f}".removesuffix(".0")
+
+
+def page_rows(rows: Sequence[LevelRow], metrics: Mapping[str, float]) -> dict[str, list[str]]:
+    """Return the cells of the table in docs/suite.md by environment.
+
+    Args:
+        rows: the success of oracle and random agent.
+        metrics: those of the record: steps a second, p50 of the snapshot, bytes.
+    """
+    oracle, lucky = by_level(rows, "oracle"), by_level(rows, "random")
+    found: dict[str, list[str]] = {}
+    for env in oracle:
+        name = metric_name(env)
+        found[env.removeprefix("treegrpo/")] = [
+            " ".join(map(percent, oracle[env].values())),
+            " ".join(map(percent, lucky[env].values())),
+            f"{metrics[f'steps_per_s_{name}']:,.0f}",
+            f"{metrics[f'snapshot_p50_ms_{name}']:.2f}",
+            f"{metrics[f'snapshot_bytes_{name}']:,.0f}",
+        ]
+    return found
