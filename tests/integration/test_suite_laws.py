@@ -1,4 +1,8 @@
-"""Every environment of the suite keeps the contract; a new one is tested by being registered."""
+"""Every environment of the suite keeps the contract; a new one is tested by being registered.
+
+The short form: tests/suite, run by `make test-suite`, has the same with all checks, 10,000 random
+steps and 200 tasks an environment.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +37,17 @@ ENVS = [
     else pytest.param(id, marks=pytest.mark.skip(f"sandboxes have only level {LEVEL.name} here"))
     for id in ALL
 ]
-TASKS = 20
+TASKS = 6
 
 
 def tasks_for(id: str) -> int:
     """Return how many tasks a test plays: fewer where each grading starts interpreters."""
-    if id in CODE:
-        return 2 if id.endswith("-v1") else 5  # the same tools in the same sandboxes
-    return TASKS
+    return 2 if id in CODE else TASKS
 
 
 @pytest.mark.parametrize("id", ENVS)
 def test_every_law_holds(id: str) -> None:
-    episodes = (1 if id.endswith("-v1") else 2) if id in CODE else 4
-    reports = check_env_laws(id, episodes=episodes, seed=11)
+    reports = check_env_laws(id, episodes=1 if id in CODE else 2, seed=11)
     assert [report.law for report in reports if report.checks == 0 or report.note] == []
 
 
@@ -78,7 +79,7 @@ def test_the_random_agent_crashes_nothing_and_solves_next_to_nothing(id: str) ->
     def policy(core: ToolEnv) -> str:
         return random_action(core, rng)
 
-    tasks = tasks_for(id)
+    tasks = 5 if id in CODE else 20
     results = [run_episode(env, policy, seed=seed) for seed in range(tasks)]
     assert sum(result.success for result in results) <= tasks // 10
     assert len({result.actions for result in results}) == tasks
@@ -108,11 +109,11 @@ def content(task: Task) -> str:
 @pytest.mark.parametrize("id", ENVS)
 def test_train_and_test_share_next_to_no_task(id: str) -> None:
     core = core_of(make(id))
-    count = 80 if id == "treegrpo/CodeExec-v1" else 200  # each is told from its shorter forms
+    count = 60
     contents = [{content(t) for t in core.tasks(split)[:count]} for split in ("train", "test")]
     assert min(map(len, contents)) > 0.95 * count
     # Not none: two worlds without a common fact may lead from one name to another by chance.
-    assert len(contents[0] & contents[1]) <= 2
+    assert len(contents[0] & contents[1]) <= 1
 
 
 PLAY = """
