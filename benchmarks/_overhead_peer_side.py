@@ -129,6 +129,16 @@ def _own(env: Any) -> str:
     return "none"
 
 
+def answer(entries: dict[str, Entry], request: dict[str, Any]) -> dict[str, Any]:
+    """Return what was asked for, or what the peer raised under "failed"."""
+    try:
+        if "measure" in request:
+            return measure(entries[request["measure"]], request["seconds"])
+        return judge(entries[request["judge"]])
+    except Exception as error:  # noqa: BLE001 - one environment must not end the others
+        return {"failed": f"{type(error).__name__}: {str(error)[:300]}"}
+
+
 def main() -> None:
     """Answer requests until the input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -150,12 +160,7 @@ def main() -> None:
         first = {"version": version(package), "entries": list(entries), "missing": missing}
         print(json.dumps(first), file=answers, flush=True)
         for line in sys.stdin:
-            ask = json.loads(line)
-            if "measure" in ask:
-                answer = measure(entries[ask["measure"]], ask["seconds"])
-            else:
-                answer = judge(entries[ask["judge"]])
-            print(json.dumps(answer), file=answers, flush=True)
+            print(json.dumps(answer(entries, json.loads(line))), file=answers, flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -126,6 +126,10 @@ def _judge(peer: Peer, played: dict[str, Game], report: Report) -> None:
     report.missing |= {f"{peer.name}/{name}": why for name, why in peer.missing.items()}
     for env in list(peer.entries):
         found = peer.ask({"judge": env})
+        if "failed" in found:
+            report.missing[f"{peer.name}/{env}"] = found["failed"]
+            peer.entries.remove(env)
+            continue
         report.copies[f"{peer.name}/{env}"] = {"deepcopy": found["verdict"], "own": found["own"]}
         game = played.get(env.lower())
         if game is None:
@@ -146,6 +150,10 @@ def _measure_peer(peer: Peer, number: int, seconds: float, report: Report) -> No
             report.missing[f"{peer.name}/{env}"] = str(error)
             peer.entries.clear()
             return
+        if "failed" in found:
+            # The next round tries again; what is there stands for what it was measured on.
+            report.missing[f"{peer.name}/{env}, round {number}"] = found["failed"]
+            continue
         report.rows.append(_row(peer.name, env, number, found))
 
 

@@ -22,7 +22,7 @@ from benchmarks import env_overhead
 from benchmarks._overhead_games import Game, difference, games
 from benchmarks._overhead_ours import kind_of, subject
 from benchmarks._overhead_peer_envs import PEERS, Entry, Moment
-from benchmarks._overhead_peer_side import judge
+from benchmarks._overhead_peer_side import answer, judge
 from benchmarks._overhead_peer_side import measure as measure_entry
 from benchmarks._overhead_rows import OURS, Row, Spread, lines, metric_name, metrics, ratios
 from benchmarks.env_overhead import Effort, Report, measure, show, write
@@ -233,6 +233,25 @@ def test_a_copy_that_is_the_original_is_wrong() -> None:
 def test_what_cannot_be_copied_says_so() -> None:
     assert judge(entry(Locked))["verdict"] == "none: TypeError: cannot pickle '_thread.lock' object"
     assert measure_entry(entry(Locked), 0.0)["copy_ms"] == []
+
+
+def test_what_an_environment_raises_is_an_answer() -> None:
+    def broken() -> Any:
+        raise OSError("no room")
+
+    entries = {"Broken": entry(broken), "Right": entry(lambda: Counter(is_random=False))}
+    for request in ({"judge": "Broken"}, {"measure": "Broken", "seconds": 0.0}):
+        assert answer(entries, request) == {"failed": "OSError: no room"}
+    assert answer(entries, {"judge": "Right"})["verdict"] == "right"
+
+
+def test_a_failed_measurement_is_named_and_the_next_goes_on() -> None:
+    gave = [{"failed": "OSError: no room"}, {"steps": 5, "step_s": 0.5, "passes": 9, "copy_ms": []}]
+    peer: Any = SimpleNamespace(name="gem_llm", entries=["A", "B"], ask=lambda _: gave.pop(0))
+    report = Report()
+    env_overhead._measure_peer(peer, 0, 0.0, report)
+    assert report.missing == {"gem_llm/A, round 0": "OSError: no room"}
+    assert [(row.env, row.steps_per_s) for row in report.rows] == [("B", 10.0)]
 
 
 def test_an_own_snapshot_that_is_not_written_is_none() -> None:
