@@ -42,10 +42,11 @@ def opened(path: Path, limit: int) -> Generator[BinaryIO]:
         raise BundleError(
             f"{where}, but it cannot be read: {error.strerror}. Check its permissions."
         ) from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise BundleError(f"{where}, found no regular file. Get the bundle again.")
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise BundleError(f"{where}, found no regular file. Get the bundle again.")
         if found.st_size > limit:
             raise BundleError(
                 f"{where} has {found.st_size} bytes; at most {limit} are read. "

@@ -21,9 +21,10 @@ FOLDER = "trajectories"
 MAX_PACKED_BYTES = 16 * 2**20
 MAX_UNPACKED_BYTES = 64 * 2**20
 MAX_LINE_BYTES = 4 * 2**20
-_EVENT: pydantic.TypeAdapter[Event] = pydantic.TypeAdapter(
+EVENT: pydantic.TypeAdapter[Event] = pydantic.TypeAdapter(
     Annotated[Event, Field(discriminator="kind")]
 )
+"""Reads one event; its kind says which model it is."""
 
 
 def file_name(chain: str) -> str:
@@ -83,7 +84,7 @@ def _events(data: bytes, where: str) -> list[Event]:
         if number > MAX_EVENTS:
             raise BundleError(f"{place}: a log has at most {MAX_EVENTS} events. Evaluate again.")
         try:
-            events.append(_EVENT.validate_python(parsed(line, place)))
+            events.append(EVENT.validate_python(parsed(line, place)))
         except ValidationError as error:
             raise BundleError(
                 f"{place}, {first_fault(error)}. Get the bundle again, or evaluate again."
