@@ -131,6 +131,11 @@ class _Session:
         path = joined(self.root, ".git")
         repo = replace(repo, mtime=self.machine.clock)
         self.machine.change({**(changes or {}), path: repo})
+        for gone in [path for path, entry in (changes or {}).items() if entry is None]:
+            folder = parent_of(gone)
+            while folder != self.root and not self.machine.disk.children(folder):
+                self.machine.change({folder: None})
+                folder = parent_of(folder)
 
     def tree(self) -> dict[str, str]:
         """Return the texts of the working tree by their paths below the root."""

@@ -147,17 +147,19 @@ def _redirect(machine: Machine, streams: _Streams, operator: str, target: Word) 
 
 
 def _delivered(machine: Machine, streams: _Streams, output: Output) -> Output:
-    out, err = output.out, output.err
-    if streams.is_err_out:
-        out, err = out + err, ""
-    if streams.is_out_err:
-        out, err = "", err + out
+    out, err = "", ""
     if streams.out is not None:
-        _append(machine, streams.out, out)
-        out = ""
+        _append(machine, streams.out, output.out)
+    elif streams.is_out_err:
+        err = output.out
+    else:
+        out = output.out
     if streams.err is not None:
-        _append(machine, streams.err, err)
-        err = ""
+        _append(machine, streams.err, output.err)
+    elif streams.is_err_out:
+        out += output.err
+    else:
+        err += output.err
     return Output(out, err, output.code)
 
 
