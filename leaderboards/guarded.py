@@ -29,6 +29,7 @@ from treegrpo.envs import registry
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.recorder import Divergence
 from treegrpo.leaderboards.bundle import Bundle
+from treegrpo.leaderboards.environment import open_env
 from treegrpo.leaderboards.play import Setting
 from treegrpo.leaderboards.replay import EpisodeOutcome, replay_episode
 from treegrpo.leaderboards.schema import EpisodeRecord, Manifest, TaskEntry
@@ -75,22 +76,25 @@ def replay_guarded(
     worker: _Worker | None = None
     try:
         for episode in episodes:
-            worker = worker or _Worker(bundle, limits, changed=changed)
             try:
+                worker = worker or _Worker(bundle, limits, changed=changed)
                 yield worker.replay(tasks[episode.index], episode)
             except (_Overrun, _Ended) as found:
-                late = isinstance(found, _Overrun)
-                yield EpisodeOutcome(
-                    episode.index,
-                    episode.trial,
-                    "timeout" if late else "diverged",
-                    Divergence(worker.step, "time" if late else "process", "an event", str(found)),
-                )
-                worker.close()
+                step = 0 if worker is None else worker.step
+                yield _stopped(episode, found, step)
+                if worker is not None:
+                    worker.close()
                 worker = None
     finally:
         if worker is not None:
             worker.close()
+
+
+def _stopped(episode: EpisodeRecord, found: _Overrun | _Ended, step: int) -> EpisodeOutcome:
+    late = isinstance(found, _Overrun)
+    divergence = Divergence(step, "time" if late else "process", "an event", str(found))
+    outcome = "timeout" if late else "diverged"
+    return EpisodeOutcome(episode.index, episode.trial, outcome, divergence)
 
 
 class _Worker:
@@ -117,15 +121,19 @@ class _Worker:
         self._buffer = b""
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._out, selectors.EVENT_READ)
-        self._send(
-            {
-                "spec": registry.find_spec(bundle.manifest.env_id).to_json(),
-                "path": str(bundle.path.resolve()),
-                "manifest": bundle.manifest.model_dump_json(exclude={"tasks"}),
-                "changed": changed,
-            }
-        )
-        self._line(time.monotonic() + START_S, f"no start within {START_S} s")
+        try:
+            self._send(
+                {
+                    "spec": registry.find_spec(bundle.manifest.env_id).to_json(),
+                    "path": str(bundle.path.resolve()),
+                    "manifest": bundle.manifest.model_dump_json(exclude={"tasks"}),
+                    "changed": changed,
+                }
+            )
+            self._line(time.monotonic() + START_S, f"no start within {START_S} s")
+        except (_Overrun, _Ended):
+            self.close()
+            raise
 
     def replay(self, task: TaskEntry, episode: EpisodeRecord) -> EpisodeOutcome:
         """Return the outcome of one episode.
@@ -205,6 +213,10 @@ def main() -> None:
     setting = Setting(
         manifest.env_id, manifest.env_kwargs, manifest.split, manifest.seed, manifest.env_digest
     )
+    # What making an environment imports is no part of a step; whether it can be made, the
+    # episodes will say.
+    with contextlib.suppress(Exception):
+        open_env(manifest.env_id, manifest.env_kwargs).close()
     say({"step": 0})
     for line in sys.stdin:
         order = json.loads(line)
