@@ -117,7 +117,7 @@ class Row:
     digest: str
 
 
-def add(path: Path, store: str = DEFAULT_STORE, *, trust_module: bool = False) -> str:
+def add(path: Path, store: str = DEFAULT_STORE, *, options: Options | None = None) -> str:
     """Return the digest of the bundle at `path`, which is in the store from now on.
 
     The bundle is replayed whole first; one that is in the store already is left alone.
@@ -127,10 +127,15 @@ def add(path: Path, store: str = DEFAULT_STORE, *, trust_module: bool = False) -
         Unverified: its replay gives other results; the first difference is in the message.
         StoreError: the database cannot be opened or written; nothing was added.
     """
+    if options is not None and options.sample is not None:
+        raise StoreError(
+            f"Adding '{path}' after a sample of {options.sample} episodes asked for, but only what "
+            "replays whole gets in. Leave the sample out."
+        )
     bundle = read_bundle(path)
     if _holds(store, bundle.digest):
         return bundle.digest
-    report = verify_bundle(bundle, Options(trust_module=trust_module))
+    report = verify_bundle(bundle, options)
     if not report.verified:
         raise Unverified(
             f"Adding the bundle '{path}' asked for, but it does not verify: "

@@ -19,7 +19,9 @@ from treegrpo.leaderboards.agents import SCRIPTED, Agent, scripted_agent
 from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.errors import Unverified
 from treegrpo.leaderboards.evaluate import evaluate
+from treegrpo.leaderboards.guarded import Limits
 from treegrpo.leaderboards.render import leaderboard_table, plain, summary_table
+from treegrpo.leaderboards.signature import SIGNATURE, sign
 from treegrpo.leaderboards.summary import summarise
 from treegrpo.leaderboards.verify import Options, verify
 
@@ -47,6 +49,17 @@ BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 Store = Annotated[str, typer.Option(help="URL of the results database.")]
 TrustModule = Annotated[
     bool, typer.Option("--trust-module", help="Import the module that the bundle's id names.")
+]
+AcceptChanged = Annotated[
+    bool, typer.Option("--accept-changed", help="Let replay alone decide where sources changed.")
+]
+SampleSize = Annotated[int | None, typer.Option(min=1, help="Replay so many episodes only.")]
+StepSeconds = Annotated[
+    float | None, typer.Option(help="Replay in a process that is ended when a step takes longer.")
+]
+EpisodeSeconds = Annotated[float, typer.Option(help="The same for an episode.")]
+AllowedSigners = Annotated[
+    Path | None, typer.Option(help="File of known keys, as man ssh-keygen describes it.")
 ]
 
 
@@ -91,19 +104,38 @@ def eval_command(folder_agent: FolderAgent) -> Callable[..., None]:
 
 @leaderboard_app.command("add")
 def add_command(
-    bundle: BundlePath, store: Store = stores.DEFAULT_STORE, trust_module: TrustModule = False
+    bundle: BundlePath,
+    store: Store = stores.DEFAULT_STORE,
+    trust_module: TrustModule = False,
+    accept_changed: AcceptChanged = False,
 ) -> None:
     """Replay a bundle and add it to the results database."""
-    digest = stores.add(bundle, store, trust_module=trust_module)
+    options = Options(trust_module=trust_module, accept_changed=accept_changed)
+    digest = stores.add(bundle, store, options=options)
     Console().print(plain(f"Bundle {digest[:12]} verified; it is in {store}"))
 
 
 @leaderboard_app.command("verify")
-def verify_command(bundle: BundlePath, trust_module: TrustModule = False) -> None:
+def verify_command(
+    bundle: BundlePath,
+    trust_module: TrustModule = False,
+    accept_changed: AcceptChanged = False,
+    sample: SampleSize = None,
+    step_seconds: StepSeconds = None,
+    episode_seconds: EpisodeSeconds = 3600,
+    allowed_signers: AllowedSigners = None,
+) -> None:
     """Replay every action of a bundle and compare; exit code 2 when something differs."""
     console = Console()
+    options = Options(
+        trust_module=trust_module,
+        accept_changed=accept_changed,
+        sample=sample,
+        limits=None if step_seconds is None else Limits(step_seconds, episode_seconds),
+        allowed_signers=allowed_signers,
+    )
     with _progress(console, "replayed") as advance:
-        report = verify(bundle, Options(trust_module=trust_module), progress=advance)
+        report = verify(bundle, options, progress=advance)
     for line in report.lines():
         console.print(plain(line))
     if not report.verified:
@@ -118,6 +150,15 @@ def verify_command(bundle: BundlePath, trust_module: TrustModule = False) -> Non
             f"{summary.success}"
         )
     )
+
+
+@leaderboard_app.command("sign")
+def sign_command(
+    bundle: BundlePath, key: Annotated[Path, typer.Option(help="File of an SSH private key.")]
+) -> None:
+    """Sign a bundle with an SSH key."""
+    sign(bundle, read_bundle(bundle).digest, key)
+    Console().print(plain(f"Signed: {bundle / SIGNATURE}"))
 
 
 @leaderboard_app.command("table")

@@ -30,8 +30,12 @@ OPTIONS = {
     "play": "--difficulty --log --seed --split env",
     "replay": "--module --show log",
     "envs": "--suite",
-    "leaderboard add": "--store --trust-module bundle",
-    "leaderboard verify": "--trust-module bundle",
+    "leaderboard add": "--accept-changed --store --trust-module bundle",
+    "leaderboard sign": "--key bundle",
+    "leaderboard verify": (
+        "--accept-changed --allowed-signers --episode-seconds --sample --step-seconds "
+        "--trust-module bundle"
+    ),
     "leaderboard table": "--env --store",
     "leaderboard plan": "--correlation --difference --from --power --rate --task-share --trials",
 }

@@ -14,7 +14,7 @@ from tests.unit.leaderboards.toy import TOY, ToyAgent, forge, half_right
 from treegrpo.cli.leaderboard import eval_command, leaderboard_app, parse_env_args
 from treegrpo.envs.errors import TreegrpoError, UnknownOption
 from treegrpo.leaderboards.bundle import read_bundle
-from treegrpo.leaderboards.errors import Unverified
+from treegrpo.leaderboards.errors import BundleError, Unverified
 
 Call = Callable[..., Result]
 
@@ -96,3 +96,30 @@ def test_env_args_are_json_where_they_parse() -> None:
 def test_wrong_env_args_are_refused(pairs: list[str]) -> None:
     with pytest.raises(TreegrpoError, match="Write --env-arg top_k=3"):
         parse_env_args(pairs)
+
+
+def test_verify_takes_a_sample_limits_and_signatures(call: Call, tmp_path: Path) -> None:
+    call("eval", "--agent", "null", "--env", TOY, "--tasks", 4, "--out", tmp_path / "b")
+    result = call(
+        "leaderboard", "verify", tmp_path / "b", "--sample", 2, "--step-seconds", 60,
+        "--episode-seconds", 90, "--accept-changed",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "2 of 2 episodes: match" in result.output
+    assert "2 of 4 episodes were drawn with seed" in result.output
+    assert "Not signed." in result.output
+    wrong = call("leaderboard", "sign", tmp_path / "b", "--key", tmp_path / "none")
+    assert isinstance(wrong.exception, BundleError)
+
+
+def test_a_changed_source_is_refused_until_replay_alone_may_decide(
+    call: Call, tmp_path: Path
+) -> None:
+    store = f"sqlite:///{tmp_path}/board.sqlite"
+    call("eval", "--agent", "null", "--env", TOY, "--tasks", 2, "--out", tmp_path / "b")
+    forge(tmp_path / "b", tmp_path / "f", head=lambda h: h.update(scorer_digest="0" * 64))
+    result = call("leaderboard", "add", tmp_path / "f", "--store", store)
+    assert isinstance(result.exception, Unverified)
+    assert "say --accept-changed" in str(result.exception)
+    accepted = call("leaderboard", "add", tmp_path / "f", "--store", store, "--accept-changed")
+    assert accepted.exit_code == 0, accepted.output

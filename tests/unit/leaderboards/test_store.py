@@ -18,6 +18,7 @@ from treegrpo.leaderboards.errors import BundleError, StoreError, Unverified
 from treegrpo.leaderboards.evaluate import evaluate
 from treegrpo.leaderboards.render import count, leaderboard_table, plain, summary_table
 from treegrpo.leaderboards.summary import EvaluationSummary
+from treegrpo.leaderboards.verify import Options
 
 
 def run(out: Path, agent: Any, **changes: Any) -> EvaluationSummary:
@@ -149,6 +150,12 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     run(tmp_path / "b", scripted_agent("null"))
     with pytest.raises(StoreError, match="there is no folder"):
         stores.add(tmp_path / "b", f"sqlite:///{tmp_path}/missing/board.sqlite")
+
+
+def test_a_sample_is_not_enough_to_get_in(tmp_path: Path, url: str) -> None:
+    run(tmp_path / "b", scripted_agent("null"))
+    with pytest.raises(StoreError, match="only what replays whole gets in"):
+        stores.add(tmp_path / "b", url, options=Options(sample=1))
 
 
 def test_names_from_bundles_are_shown_literally(tmp_path: Path, url: str) -> None:
