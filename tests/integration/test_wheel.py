@@ -77,7 +77,7 @@ def shipped_files() -> set[str]:
         f"{prefix}/{file.relative_to(folder).as_posix()}"
         for prefix, folder in folders.items()
         for file in folder.rglob("*")
-        if file.suffix in wanted and file.is_file()
+        if (file.suffix in wanted or file.name.endswith(".schema.json")) and file.is_file()
     }
 
 
