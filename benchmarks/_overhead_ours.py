@@ -15,10 +15,6 @@ from treegrpo.envs.checks.cost import Costs
 from treegrpo.envs.core import ToolEnv
 from treegrpo.envs.law_cases import Case, record_cases
 
-EPISODES = 3
-"""Recorded once and played again: the oracle's, a mixed one, a random one."""
-
-
 MIN_PASSES, MAX_LONGER = 9, 3
 """Passes that a median of steps should have, and how much longer that may take."""
 
@@ -59,14 +55,18 @@ class Subject:
         )
 
 
-def subject(env: str) -> Subject:
+def subject(env: str, episodes: int) -> Subject:
     """Return an environment of the registry with its episodes recorded.
+
+    Args:
+        env: its id.
+        episodes: how many: the oracle's, a mixed one, a random one.
 
     Raises:
         TreegrpoError: it cannot be made.
         SandboxError, SandboxFailed: this host cannot run what it needs.
     """
-    cases = record_cases(partial(make, env), episodes=EPISODES, seed=0, actions=None)
+    cases = record_cases(partial(make, env), episodes=episodes, seed=0, actions=None)
     at_start = cases[0].at(0)
     found = kind_of(at_start)
     at_start.close()

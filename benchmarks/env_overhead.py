@@ -35,14 +35,15 @@ QUESTION = (
 
 @dataclass(frozen=True)
 class Effort:
-    """How often everything is measured, and for how many seconds each time."""
+    """How often everything is measured, for how many seconds each time, on how many episodes."""
 
     rounds: int
     seconds: float
+    episodes: int
 
 
-FULL = Effort(rounds=5, seconds=0.6)
-QUICK = Effort(rounds=1, seconds=0.1)
+FULL = Effort(rounds=5, seconds=0.6, episodes=3)
+QUICK = Effort(rounds=1, seconds=0.1, episodes=1)
 
 
 @dataclass
@@ -91,7 +92,7 @@ def measure(effort: Effort, envs: Sequence[str], peers: Sequence[str], console: 
     """
     report = Report()
     played = games()
-    subjects = _subjects(envs, report)
+    subjects = _subjects(envs, effort.episodes, report)
     given = {name: game.given for name, game in played.items()}
     with ExitStack() as stack:
         running: list[Peer] = []
@@ -110,11 +111,11 @@ def measure(effort: Effort, envs: Sequence[str], peers: Sequence[str], console: 
     return report
 
 
-def _subjects(envs: Sequence[str], report: Report) -> list[Subject]:
+def _subjects(envs: Sequence[str], episodes: int, report: Report) -> list[Subject]:
     found: list[Subject] = []
     for env in envs:
         try:
-            found.append(subject(env))
+            found.append(subject(env, episodes))
         except (TreegrpoError, SandboxError, SandboxFailed) as error:
             report.missing[env] = str(error)
     return found

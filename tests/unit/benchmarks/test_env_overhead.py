@@ -30,7 +30,7 @@ from treegrpo.envs import make
 from treegrpo.envs.snapshot import core_of
 
 ROOT = Path(__file__).resolve().parents[3]
-SHORT = Effort(rounds=2, seconds=0.0)
+SHORT = Effort(rounds=2, seconds=0.0, episodes=3)
 
 # -------------------------------------------------------------------------------- the numbers
 
@@ -335,7 +335,7 @@ def test_the_state_is_known_by_its_handle() -> None:
     env.close()
     boxed: Any = SimpleNamespace(state=SimpleNamespace(sandbox=None))
     assert kind_of(boxed) == "sandbox"
-    assert subject("treegrpo/Crafting-v0").kind == "pure Python"
+    assert subject("treegrpo/Crafting-v0", 1).kind == "pure Python"
 
 
 @pytest.fixture(scope="module")
