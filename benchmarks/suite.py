@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._overhead_ours import EPISODES, Subject, kind_of
+from benchmarks._overhead_ours import Subject, kind_of
 from benchmarks._overhead_rows import Row, lines, metrics
 from benchmarks._suite_rows import (
     AGENTS,
@@ -37,6 +37,9 @@ from treegrpo.envs.law_cases import record_cases
 from treegrpo.envs.snapshot import core_of
 from treegrpo.envs.suites import Suite, SuiteEntry, find_suite
 from treegrpo.sandboxes.errors import SandboxError
+
+EPISODES = 3
+"""Recorded for the costs: the oracle's, a mixed one, a random one."""
 
 QUESTION = (
     "How well do the oracle, random calls and doing nothing do on each environment and level?"
