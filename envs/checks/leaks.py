@@ -20,7 +20,7 @@ from treegrpo.envs.snapshot import core_of
 LEAKS = "leaks"
 ROUNDS = 5
 _PROC = Path("/proc/self")
-_SETTLE_S = 2.0
+_SETTLE_S = 10.0
 _CHILD = "child process"
 
 

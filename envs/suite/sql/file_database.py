@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import sqlite3
 import threading
@@ -226,13 +227,14 @@ def _is_virtual(sql: str) -> bool:
 
 def _asks_clock(value: Cell) -> bool:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    return isinstance(text, str) and text.lower() in _CLOCK_WORDS
+    # SQLite reads up to the first NUL.
+    return isinstance(text, str) and text.partition("\0")[0].lower() in _CLOCK_WORDS
 
 
 def _resident_bytes() -> int:
     """Return the memory that this process holds, or 0 where the system does not tell."""
     try:
-        return int(_STATM.read_text().split()[1]) * 4_096
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
 

@@ -223,7 +223,7 @@ def _touch(machine: Machine, args: list[str], stdin: str) -> Output:
 def _chmod(machine: Machine, args: list[str], stdin: str) -> Output:
     is_deep = args[:1] == ["-R"]
     mode, *targets = need(args[is_deep:], 2)
-    found = re.fullmatch(r"[0-7]{3}|([ugoa]*)([+-])([rwx]+)", mode)
+    found = re.fullmatch(r"0?[0-7]{3}|([ugoa]*)([+-])([rwx]+)", mode)
     if not found:
         raise CommandError(f"invalid mode: '{mode[:40]}'")
 
@@ -247,6 +247,8 @@ def _chmod(machine: Machine, args: list[str], stdin: str) -> Output:
 
 # ------------------------------------------------------------------------------------ find
 
+CHECK_WORK = 100
+
 _Check = Callable[[Machine, str, str], bool]
 
 
@@ -262,6 +264,7 @@ def _find(machine: Machine, args: list[str], stdin: str) -> Output:
         for inner in machine.disk.walk(path):
             shown = start.rstrip("/") + inner[len(path.rstrip("/")) :] or "/"
             depth = inner[len(path.rstrip("/")) :].count("/")
+            machine.spend(CHECK_WORK * (1 + len(checks)))
             if depths[0] <= depth <= depths[1] and all(c(machine, inner, shown) for c in checks):
                 found.append(inner if is_deleting else shown)
         if not is_deleting:

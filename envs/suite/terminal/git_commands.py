@@ -304,8 +304,6 @@ def _diff(machine: Machine, args: list[str]) -> str:
     session = _Session(machine)
     repo = session.repo
     revisions = [dict(revision(repo, text).files) for text in need(before, 0, 2)]
-    if not is_split and not revisions and is_staged:
-        revisions = []
     index, tree = dict(repo.index), session.tree()
     if len(revisions) == 2:
         old, new = revisions

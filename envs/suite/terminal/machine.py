@@ -19,6 +19,8 @@ HOME = "/home/agent"
 MAX_WORK = 100_000_000
 """The most that one line of shell may come to, in steps of a matcher: under a second or two."""
 CHANGE_WORK = 20_000
+READ_WORK = 20
+"""Of a character that a command reads."""
 MAX_OUTPUT = 131_072
 """The most characters that one command may print."""
 NULL = "/dev/null"
@@ -89,7 +91,7 @@ class Machine:
             raise CommandError(f"{text}: Is a directory")
         if not entry.mode & 0o400:
             raise CommandError(f"{text}: Permission denied")
-        self.spend(4 * len(entry.text))
+        self.spend(READ_WORK * len(entry.text))
         return entry.text
 
     def write(self, text: str, content: str, *, is_appended: bool = False) -> None:
@@ -183,6 +185,8 @@ def options(args: list[str], flags: str, valued: str = "") -> Options:
                     value = arg[at:] or next(left, None)
                     if value is None:
                         raise CommandError(f"option requires an argument -- '{letter}'", 2)
+                    if letter in values:
+                        raise CommandError(f"option '-{letter}' is supported once only", 2)
                     values[letter] = value
                     break
                 if letter not in flags:

@@ -20,7 +20,7 @@ from treegrpo.envs.suite.terminal.machine import (
     options,
     text_of,
 )
-from treegrpo.envs.suite.terminal.patterns import Pattern, Spend, name_matches, regex
+from treegrpo.envs.suite.terminal.patterns import SEARCH_WORK, Pattern, Spend, name_matches, regex
 from treegrpo.envs.suite.terminal.text_commands import source
 
 MAX_DIFF_LINES, MAX_SCRIPT = 400, 1_000
@@ -155,23 +155,24 @@ def _sed(machine: Machine, args: list[str], stdin: str) -> Output:
 
         def edit(name: str) -> str:
             before = machine.read(name)
-            machine.write(
-                name, _edited(before, _script(script, is_extended, machine.spend), "n" in given)
-            )
+            edits = _script(script, is_extended, machine.spend)
+            machine.write(name, _edited(before, edits, "n" in given, machine.spend))
             return ""
 
         return each("sed", need(operands, 1), edit)
     read = each("sed", operands or ["-"], lambda name: source(machine, name, stdin))
-    out = _edited(read.out, _script(script, is_extended, machine.spend), "n" in given)
+    edits = _script(script, is_extended, machine.spend)
+    out = _edited(read.out, edits, "n" in given, machine.spend)
     return Output(out, read.err, read.code)
 
 
-def _edited(text: str, edits: list[_Edit], is_quiet: bool) -> str:
+def _edited(text: str, edits: list[_Edit], is_quiet: bool, spend: Spend) -> str:
     lines = lines_of(text)
     out: list[str] = []
     size = 0
     for number, line in enumerate(lines, 1):
         is_last = number == len(lines)
+        spend(SEARCH_WORK * len(edits))
         printed, is_over = _edited_line(line, number, is_last, edits, is_quiet)
         out += printed
         size += sum(map(len, printed))

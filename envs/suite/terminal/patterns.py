@@ -17,6 +17,8 @@ from treegrpo.envs.suite.terminal.disk import CommandError
 Spend = Callable[[int], None]
 """Counts work, and raises a CommandError when it comes to too much."""
 MAX_PATTERN, MAX_CHOICES, MAX_REPEAT = 200, 8, 32
+SEARCH_WORK = 200
+"""Of a pattern's use on a line, however short."""
 _CLASSES = {"alpha": "a-zA-Z", "digit": "0-9", "alnum": "a-zA-Z0-9", "upper": "A-Z",
             "lower": "a-z", "space": r"\s", "punct": r"!-/:-@\[-`{-~"}  # fmt: skip
 
@@ -35,7 +37,7 @@ class Pattern:
         Raises:
             CommandError: it may take too long.
         """
-        self.spend(comb(len(line) + self.choices + 1, self.choices + 1) + 1)
+        self.spend(comb(len(line) + self.choices + 1, self.choices + 1) + SEARCH_WORK)
 
     def search(self, line: str) -> re.Match[str] | None:
         """Return the first match in a line."""

@@ -193,16 +193,15 @@ def _fields(machine: Machine, word: Word) -> list[str]:
             fields[-1] += re.sub(r"([\\*?\[])", r"\\\1", text)
             is_word = True
         elif piece.is_variable:
-            parts = text.split()
-            if parts:
-                fields = [*fields[:-1], fields[-1] + parts[0], *parts[1:]]
+            parts = [part.replace("\\", "\\\\") for part in re.split(r"[ \t\n]+", text)]
+            fields = [*fields[:-1], fields[-1] + parts[0], *parts[1:]]
         else:
             if number == 0 and (text == "~" or text.startswith("~/")):
                 text = HOME + text[1:]
             fields[-1] += text
         if len(fields[-1]) > MAX_WORD:
             raise CommandError("argument too long")
-    return fields if is_word or fields != [""] else []
+    return [field for field in fields if field] or ([""] if is_word else [])
 
 
 def _value(machine: Machine, name: str) -> str:

@@ -15,6 +15,7 @@ from treegrpo.envs.suite.terminal.disk import CommandError
 MAX_COMMANDS = 64
 """The most commands of one line."""
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*|\?))")
+_BRACES = re.compile(r"\{[^{}]*,[^{}]*\}|\{[^{}]+\.\.[^{}]+\}")
 _REDIRECTION = re.compile(r"(2>&1|1?>&2|&>|2>>|2>|1?>>|1?>|<(?!<))")
 _OPERATORS = ("&&", "||", ";", "|", "\n")
 _RESERVED = frozenset(
@@ -174,7 +175,8 @@ def _word(line: str, at: int) -> tuple[Word, int]:
         elif sign == '"':
             at = _double_quoted(line, at + 1, pieces)
         elif sign == "\\":
-            pieces.append(Piece(line[at + 1 : at + 2], is_quoted=True))
+            if line[at + 1 : at + 2] != "\n":  # a line that goes on
+                pieces.append(Piece(line[at + 1 : at + 2], is_quoted=True))
             at += 2
         elif sign in "$`":
             at = _dollar(line, at, pieces, is_quoted=False)
@@ -182,6 +184,8 @@ def _word(line: str, at: int) -> tuple[Word, int]:
             end = at
             while end < len(line) and line[end] not in " \t\n;|&<>()'\"\\$`":
                 end += 1
+            if _BRACES.search(line, at, end):
+                raise CommandError("sh: {A,B} and {1..N} are not supported; write the words out", 2)
             pieces.append(Piece(line[at:end]))
             at = end
     return tuple(pieces), at
@@ -215,5 +219,7 @@ def _dollar(line: str, at: int, pieces: list[Piece], *, is_quoted: bool) -> int:
         return found.end()
     if line.startswith("${", at):
         raise CommandError("sh: only ${NAME} is supported", 2)
+    if line[at + 1 : at + 2] in tuple("0123456789#@*$!-"):
+        raise CommandError(f"sh: {line[at : at + 2]} is not supported", 2)
     pieces.append(Piece("$", is_quoted))
     return at + 1

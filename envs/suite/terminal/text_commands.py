@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from treegrpo.envs.suite.terminal.disk import CommandError
 from treegrpo.envs.suite.terminal.machine import (
     MAX_OUTPUT,
+    READ_WORK,
     Machine,
     Options,
     Output,
@@ -30,7 +31,10 @@ def unescaped(text: str) -> str:
 
 def source(machine: Machine, name: str, stdin: str) -> str:
     """Return the text of a file; `-` is what comes through the pipe."""
-    return stdin if name == "-" else machine.read(name)
+    if name != "-":
+        return machine.read(name)
+    machine.spend(READ_WORK * len(stdin))
+    return stdin
 
 
 def _echo(machine: Machine, args: list[str], stdin: str) -> Output:

@@ -184,6 +184,55 @@ def test_a_costly_pattern_is_refused_before_it_runs(line: str) -> None:
     assert run(machine, "grep -c a evil").out == "1\n"  # the next line starts anew
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "find " + "/ " * 150 + "-type f " * 200,
+        "find " + "/ " * 150 + "-empty " * 200,
+        "cat n.txt n.txt | sed '" + "s/a/b/;" * 120 + "'",
+        "cat n.txt n.txt | sed -n '" + "p;" * 120 + "'",
+        "cat n.txt n.txt" + " | sort" * 60,
+        "cat n.txt n.txt" + " | uniq" * 60,
+        "cat n.txt n.txt" + " | grep -v x" * 60,
+        "; ".join(["wc n.txt"] * 400),
+    ],
+)
+def test_many_cheap_steps_are_bounded_too(line: str) -> None:
+    machine = fresh()
+    for folder in range(4):
+        names = " ".join(f"/tmp/f{folder}{n}" for n in range(100))
+        run(machine, f"touch {names}")
+    run(machine, "printf '\\n" + "\\n" * 2_500 + "' > n.txt; cat n.txt n.txt n.txt n.txt > m.txt")
+    run(machine, "mv m.txt n.txt")
+    started = time.perf_counter()
+    run(machine, line)
+    assert time.perf_counter() - started < 8  # some took 20 seconds and more
+
+
+@pytest.mark.parametrize(
+    ("line", "out", "code"),
+    [
+        ("mkdir -p q/{r,s}", "sh: {A,B} and {1..N} are not supported; write the words out\n", 2),
+        ("echo {1..9}", "sh: {A,B} and {1..N} are not supported; write the words out\n", 2),
+        ("echo '{r,s}' \\{a", "{r,s} {a\n", 0),
+        ("echo $1", "sh: $1 is not supported\n", 2),
+        ('echo "$@"', "sh: $@ is not supported\n", 2),
+        ("echo a$ 'b$1'", "a$ b$1\n", 0),
+        (r"x='a\b'; echo $x", "a\\b\n", 0),
+        ("x=' b '; echo a$x", "a b\n", 0),
+        ("x=' b'; echo $x", "b\n", 0),
+        ("x='b '; echo ${x}c", "b c\n", 0),
+        ("echo a\\\nb", "ab\n", 0),
+        ("sort -k1,1 -k2,2n a.txt", "sort: option '-k' is supported once only\n", 2),
+        ("chmod 0600 a.txt && ls a.txt", "a.txt\n", 0),
+    ],
+)
+def test_what_a_shell_would_read_otherwise_is_refused_or_the_same(
+    line: str, out: str, code: int
+) -> None:
+    assert shown(line) == (out, code)
+
+
 @pytest.mark.parametrize("pattern", [r"\(a*\)*b", r"(a+)+b"])
 def test_a_repeated_group_is_refused(pattern: str) -> None:
     flag = "-E " if pattern.startswith("(") else ""
