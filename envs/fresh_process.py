@@ -54,7 +54,7 @@ def play_elsewhere(made_by: dict[str, str], courses: Sequence[Course]) -> list[l
     }
     hash_seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     done = subprocess.run(
-        [sys.executable, "-c", _CODE],
+        [sys.executable, "-P", "-c", _CODE],
         input=json.dumps(job),
         capture_output=True,
         text=True,

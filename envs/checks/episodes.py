@@ -180,18 +180,16 @@ def _impurity(case: Case) -> str | None:
         return None
     given = _components(env.episode.info["reward_components"])
     state, before = copy.deepcopy(env.state), _surroundings(env)
+    state_before = digest(state)
     transcript = tuple(env.messages)
     first = _components(env.score(state, transcript, env.task))
+    if digest(state) != state_before:
+        return "score() changed the state that it was given. Let it only read"
     again = _components(env.score(state, transcript, env.task))
     fresh = _components(env.score(copy.deepcopy(env.state), transcript, env.task))
-    if first != again:
+    if not given == first == again == fresh:
         return (
-            f"score() gave {first}, and on the same state again {again}: it changes the state "
-            "that it is given. Let it only read"
-        )
-    if not given == first == fresh:
-        return (
-            f"the step gave {given}, and score() on copies of that state {first} and {fresh}: it "
+            f"the step gave {given}, and score() on that state {first}, {again} and {fresh}: it "
             "depends on something else. Let it depend on state, transcript and task alone"
         )
     changed = [name for name, value in _surroundings(env).items() if value != before[name]]

@@ -75,7 +75,7 @@ def main() -> None:
 def _start(hash_seed: str) -> subprocess.Popen[str]:
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     return subprocess.Popen(
-        [sys.executable, "-c", _CODE],
+        [sys.executable, "-P", "-c", _CODE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -42,6 +42,10 @@ def mcp_command(
 
     if log is not None and log.exists():
         raise UnknownOption(f"--log '{log}' asked for, but it exists. Give another file.")
+    if log is not None and not log.parent.is_dir():
+        raise UnknownOption(
+            f"--log '{log}' asked for, but there is no folder '{log.parent}'. Make it first."
+        )
     given: dict[str, Any] = {"split": split, "index": index}
     options = {name: value for name, value in given.items() if value is not None}
     episode = ServedEpisode(

@@ -32,6 +32,7 @@ def new_command(name: Name, into: Into = Path()) -> None:
     _check_free(name)
     folder.mkdir(parents=True)
     for file, text in files(name).items():
+        (folder / file).parent.mkdir(exist_ok=True)
         with (folder / file).open("x", encoding="utf-8") as out:
             out.write(text)
     typer.echo(f"Written: {folder}/{{{', '.join(files(name))}}}\n\nNext:")

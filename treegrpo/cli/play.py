@@ -50,6 +50,10 @@ def play_command(
     options = {name: value for name, value in given.items() if value is not None}
     if log is not None and log.exists():
         raise UnknownOption(f"--log '{log}' asked for, but it exists. Give another file.")
+    if log is not None and not log.parent.is_dir():
+        raise UnknownOption(
+            f"--log '{log}' asked for, but there is no folder '{log.parent}'. Make it first."
+        )
     game = Game(env, seed, options)
     try:
         _play(game)

@@ -83,6 +83,7 @@ dependencies = ["treegrpo"]
 {name} = "{name}"
 
 [tool.setuptools]
+package-dir = {{"" = "src"}}
 py-modules = ["{name}"]
 """
 
@@ -102,6 +103,6 @@ def files(name: str) -> Mapping[str, str]:
     words = {"name": name, "cls": class_name(name), "id": env_id(name)}
     return {
         "pyproject.toml": PROJECT.format(**words),
-        f"{name}.py": ENVIRONMENT.format(**words),
+        f"src/{name}.py": ENVIRONMENT.format(**words),
         f"test_{name}.py": TEST.format(**words),
     }

@@ -45,13 +45,14 @@ def test_what_it_writes_is_a_small_package(
     monkeypatch.chdir(tmp_path)
     assert _new(monkeypatch, "my_env") == 0
     names = ["my_env.py", "pyproject.toml", "test_my_env.py"]
-    assert sorted(path.name for path in (tmp_path / "my_env").iterdir()) == names
+    written = [path for path in (tmp_path / "my_env").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in written) == names
     out = capsys.readouterr().out
     assert "pip install -e my_env\n" in out and "treegrpo check my_env/MyEnv-v0\n" in out
 
 
 def test_the_environment_has_at_most_25_lines() -> None:
-    text = scaffold.files("my_env")["my_env.py"]
+    text = scaffold.files("my_env")["src/my_env.py"]
     assert len([line for line in text.splitlines() if line.strip()]) <= 25
     assert max(map(len, text.splitlines())) <= 100
 
@@ -61,6 +62,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip has installed a new package."""
     folder = tmp_path_factory.mktemp("author")
     for name, text in scaffold.files("my_env").items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     offline = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
     subprocess.run(

@@ -144,6 +144,8 @@ def test_a_log_holds_what_was_not_taken_back(played: Any, tmp_path: Path) -> Non
     assert len(events) == 3 and replay(events).matches
     code, _, err = played("", ID, "--log", str(log))
     assert code == 2 and "but it exists. Give another file" in err
+    code, _, err = played("", ID, "--log", str(tmp_path / "no" / "log.jsonl"))
+    assert code == 2 and f"there is no folder '{tmp_path / 'no'}'. Make it first" in err
 
 
 def test_options_choose_the_task(played: Any) -> None:

@@ -150,6 +150,14 @@ class Eager(toys.Sum):
         return float(state["total"] == task.answer + 1)
 
 
+class Marking(toys.Sum):
+    """A scorer that leaves a mark in the state, which does not change what it gives."""
+
+    def score(self, state: Any, transcript: Any, task: Task) -> float:
+        state["seen"] = True
+        return float(state["total"] == task.answer)
+
+
 class Moody(toys.Sum):
     """A scorer that depends on how often it was asked."""
 
@@ -171,7 +179,8 @@ class Dicing(toys.Sum):
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        (Eager, "it changes the state that it is given. Let it only read"),
+        (Eager, "score() changed the state that it was given. Let it only read"),
+        (Marking, "score() changed the state that it was given. Let it only read"),
         (Dicing, "score() changed the generator of module numpy.random"),
         (toys.BreaksS3Score, "score() changed the episode"),
     ],
