@@ -300,7 +300,7 @@ def _compared(
 
 def _diff(machine: Machine, args: list[str]) -> str:
     is_staged = "--staged" in args or "--cached" in args
-    before, is_split, after = _split([a for a in args if a not in ("--staged", "--cached")])
+    before, _, after = _split([a for a in args if a not in ("--staged", "--cached")])
     session = _Session(machine)
     repo = session.repo
     revisions = [dict(revision(repo, text).files) for text in need(before, 0, 2)]
