@@ -16,9 +16,9 @@ from tests.containers import IMAGE
 from treegrpo.envs import check_env_laws, make
 from treegrpo.envs.baselines import oracle_action, run_episode
 from treegrpo.envs.core import ToolEnv
+from treegrpo.envs.sandbox_output import UNDONE
 from treegrpo.envs.snapshot import Snapshot, core_of
 from treegrpo.envs.suite.code_exec import CodeExecEnv, PythonMathEnv
-from treegrpo.envs.suite.code_exec.output import UNDONE
 from treegrpo.sandboxes import Level, open_backend
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "code"

@@ -14,13 +14,13 @@ import numpy as np
 
 from treegrpo.envs.core import Message
 from treegrpo.envs.errors import SandboxFailed, UnknownOption
+from treegrpo.envs.sandbox_output import MAX_CHARS
+from treegrpo.envs.sandboxed import SandboxEnv, SandboxState
 from treegrpo.envs.suite.code_exec import oracle, tasks
 from treegrpo.envs.suite.code_exec.checks import Exam
 from treegrpo.envs.suite.code_exec.files import Dataset, load_tasks
 from treegrpo.envs.suite.code_exec.grading import PYTHON, grade
 from treegrpo.envs.suite.code_exec.ops import pick
-from treegrpo.envs.suite.code_exec.output import MAX_CHARS
-from treegrpo.envs.suite.code_exec.sandboxed import SandboxEnv, SandboxState
 from treegrpo.envs.tasks import Task
 from treegrpo.envs.tools import tool
 from treegrpo.sandboxes import SandboxError

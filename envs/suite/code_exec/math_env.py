@@ -13,9 +13,9 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from treegrpo.envs.core import Message
+from treegrpo.envs.sandboxed import SandboxEnv, SandboxState
 from treegrpo.envs.suite.code_exec import math_tasks
 from treegrpo.envs.suite.code_exec.ops import pick
-from treegrpo.envs.suite.code_exec.sandboxed import SandboxEnv, SandboxState
 from treegrpo.envs.tasks import Task
 from treegrpo.envs.tools import tool
 

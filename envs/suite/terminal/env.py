@@ -2,8 +2,9 @@
 
     env = make("treegrpo/Terminal-v0")
 
-Nothing of the host can be reached: files, commands and history are values of this process.
-What is removed or overwritten is gone, as in any shell.
+Nothing of the host can be reached: files, commands and history are values of this process, or
+with backend="sandbox" the shell is a real one in a sandbox. What is removed or overwritten is
+gone, as in any shell.
 """
 
 from __future__ import annotations
@@ -16,20 +17,28 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from treegrpo.envs.core import Message, ToolEnv
-from treegrpo.envs.suite.terminal import oracle, shell, tasks
+from treegrpo.envs.core import Message
+from treegrpo.envs.errors import UnknownOption, suggest
+from treegrpo.envs.sandbox_output import show
+from treegrpo.envs.sandboxed import SandboxEnv, SandboxState
+from treegrpo.envs.suite.terminal import oracle, real, shell, tasks
 from treegrpo.envs.suite.terminal.disk import Disk, File
 from treegrpo.envs.suite.terminal.goals import Goal
 from treegrpo.envs.suite.terminal.machine import Machine
 from treegrpo.envs.tasks import GeneratedTasks, Task
 from treegrpo.envs.tools import tool
+from treegrpo.sandboxes import Level
+
+BACKENDS = ("memory", "sandbox")
 
 
-class TerminalEnv(ToolEnv):
+class TerminalEnv(SandboxEnv):
     """Reach goals in a project with shell commands, then submit.
 
     Args:
-        settings: of ToolEnv.
+        backend: "memory", a shell of our own over files in memory; or "sandbox", /bin/sh.
+        settings: of ToolEnv; with backend="sandbox" those of SandboxEnv, too. Below isolation
+            level 2 there is no workspace of its own, so `min_level` is 2 or 3.
 
     Reward: 1 if all goals are reached, the answer is right and no other file was lost or
     changed; else 0. Without a submission it is 0.
@@ -50,25 +59,64 @@ class TerminalEnv(ToolEnv):
         "commands."
     )
 
+    def __init__(self, *, backend: str = "memory", **settings: Any) -> None:
+        """Make the environment. No sandbox is opened yet."""
+        if backend not in BACKENDS:
+            raise UnknownOption(
+                f"backend={backend!r} of Terminal asked for; it takes: {', '.join(BACKENDS)}."
+                f"{suggest(str(backend), BACKENDS)}"
+            )
+        self.is_real = backend == "sandbox"
+        unused = sorted(set(settings) & _OF_SANDBOX)
+        if unused and not self.is_real:
+            raise UnknownOption(
+                f"{unused[0]}={settings[unused[0]]!r} of Terminal asked for with "
+                "backend='memory', which has no sandbox. Give backend='sandbox' too, or leave it "
+                "out."
+            )
+        super().__init__(**settings)
+        if self.sandbox_spec.min_level < Level.L2:
+            raise UnknownOption(
+                f"min_level={int(self.sandbox_spec.min_level)} of Terminal asked for; a real "
+                "shell needs a workspace of its own, which levels 2 and 3 give. Give one of these."
+            )
+
     def tasks(self, split: str) -> Sequence[Task]:
         """Return the generated tasks of the split."""
+        make_task = tasks.make_real_task if self.is_real else tasks.make_task
         return GeneratedTasks(
-            partial(tasks.make_task, split=split),
+            partial(make_task, split=split),
             name="Terminal",
             split=split,
             size=self.num_tasks[split],
             difficulties=self.difficulties,
         )
 
-    def setup(self, task: Task, rng: np.random.Generator) -> Machine:
-        """Return a machine with the task's disk; the shell stands in the project."""
-        return Machine(task.data["disk"], cwd=task.data["root"])
+    def setup(self, task: Task, rng: np.random.Generator) -> Any:
+        """Return a machine or a sandbox with the task's files; the shell stands in the project.
+
+        Raises:
+            TreegrpoError: this machine cannot give the sandbox.
+            SandboxFailed: it failed otherwise.
+        """
+        if not self.is_real:
+            return Machine(task.data["disk"], cwd=task.data["root"])
+        sandbox = self.new_sandbox()
+        real.furnish(sandbox, task.data["disk"])
+        return real.ShellState(sandbox, cwd=task.data["root"])
 
     def score(
-        self, state: Machine, transcript: Sequence[Message], task: Task
+        self, state: Machine | SandboxState, transcript: Sequence[Message], task: Task
     ) -> Mapping[str, float]:
-        """Return 1 if the task is solved, else 0."""
-        return {"goal": float(tasks.is_solved(task, state.disk, state.submission))}
+        """Return 1 if the task is solved, else 0.
+
+        Raises:
+            SandboxFailed: the sandbox failed.
+        """
+        if state.submission is None:
+            return {"goal": 0.0}
+        disk = state.disk if isinstance(state, Machine) else real.disk_in(state.sandbox, task)
+        return {"goal": float(tasks.is_solved(task, disk, state.submission))}
 
     # ------------------------------------------------------------------------------ the tools
 
@@ -79,6 +127,8 @@ class TerminalEnv(ToolEnv):
         Args:
             command: one or more commands, joined by pipes, ;, && or ||.
         """
+        if self.is_real:
+            return self._run_in_sandbox(command)
         output = shell.run(self._machine, command)
         text = output.out.removesuffix("\n")
         if output.code:
@@ -92,13 +142,29 @@ class TerminalEnv(ToolEnv):
         Args:
             answer: what the task asks to submit; nothing if it asks for none.
         """
-        self._machine.submission = answer
+        cast("Machine | SandboxState", self.state).submission = answer
         self.finish("submitted")
         return "Submitted."
+
+    def _run_in_sandbox(self, command: str) -> str:
+        if "\0" in command:
+            return "A command holds no NUL characters."
+        state = cast("real.ShellState", self.state)
+        result, left_behind = self.try_step(real.words_of(command, state.cwd))
+        shown, cwd = real.told_apart(result, state.cwd)
+        if result.alive and not left_behind:
+            state.cwd = cwd
+        return show(shown, self.sandbox_spec.limits, left_behind)
 
     @property
     def _machine(self) -> Machine:
         return cast("Machine", self.state)
+
+    @property
+    def _disk(self) -> Disk:
+        if not self.is_real:
+            return self._machine.disk
+        return real.disk_in(self.sandbox, self.task)
 
     # ----------------------------------------------------------------------------- the agents
 
@@ -108,7 +174,7 @@ class TerminalEnv(ToolEnv):
         goals = cast("tuple[Goal, ...]", self.task.data["goals"])
         commands = {c for goal in goals for c in (*goal.looks, *goal.does)}
         counts = {c: said[self.encode_call("shell", command=c)] for c in commands}
-        command = oracle.next_command(goals, self._machine.disk, counts)
+        command = oracle.next_command(goals, self._disk, counts)
         if command is not None:
             return self.encode_call("shell", command=command)
         answer = cast("str | None", self.task.answer)
@@ -120,15 +186,16 @@ class TerminalEnv(ToolEnv):
             return super().sample_action(rng)
         if rng.random() < 0.1:
             return self.encode_call("submit", **self._random_answer(rng))
-        return self.encode_call("shell", command=_random_command(self._machine.disk, rng))
+        return self.encode_call("shell", command=_random_command(self._disk, rng))
 
     def _random_answer(self, rng: np.random.Generator) -> dict[str, Any]:
-        paths = sorted(self._machine.disk.files())
+        paths = sorted(self._disk.files())
         if rng.random() < 0.4 and paths:
             return {"answer": paths[int(rng.integers(len(paths)))]}
         return {"answer": str(int(rng.integers(100)))} if rng.random() < 0.5 else {}
 
 
+_OF_SANDBOX = {"sandbox", "image", "min_level", "unsafe", "timeout_s", "memory_mb"}
 _TEMPLATES = (
     *("cat {a}", "grep -n {w} {a}", "ls -l {d}", "find {d} -name '*{e}'", "head -n 3 {a}"),
     *("rm {a}", "mv {a} {d}", "cp {a} {b}", "touch {d}/{w}", "mkdir {d}/{w}", "cd {d}; pwd"),

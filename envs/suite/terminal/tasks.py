@@ -10,6 +10,7 @@ import numpy as np
 from treegrpo.envs.digest import digest
 from treegrpo.envs.suite.terminal.disk import Disk, Repo
 from treegrpo.envs.suite.terminal.goals import CHANGES, QUESTIONS, Goal
+from treegrpo.envs.suite.terminal.real import has_history, relocated
 from treegrpo.envs.suite.terminal.worlds import World
 from treegrpo.envs.tasks import Task
 
@@ -63,6 +64,14 @@ def make_task(rng: np.random.Generator, difficulty: int, *, split: str) -> Task:
             difficulty=difficulty,
             data={"disk": world.disk(), "goals": goals, "root": world.root},
         )
+
+
+def make_real_task(rng: np.random.Generator, difficulty: int, *, split: str) -> Task:
+    """Return a random task of one split for a real shell: drawn until it needs no history."""
+    while True:
+        task = make_task(rng, difficulty, split=split)
+        if not has_history(task):
+            return relocated(task)
 
 
 def draft(rng: np.random.Generator, level: Level) -> tuple[World, tuple[Goal, ...]]:

@@ -3,10 +3,9 @@
 import pytest
 
 from tests.unit.envs.fake_sandbox import FakeBackend
-from treegrpo.envs import make
+from treegrpo.envs import make, sandboxed
 from treegrpo.envs.errors import SandboxFailed
 from treegrpo.envs.snapshot import core_of
-from treegrpo.envs.suite.code_exec import sandboxed
 from treegrpo.leaderboards.play import Play, Setting
 from treegrpo.rollout.boundary import Answer, answer
 

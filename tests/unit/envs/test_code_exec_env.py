@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from tests.unit.envs.fake_sandbox import FakeBackend
-from treegrpo.envs import make
+from treegrpo.envs import make, sandboxed
 from treegrpo.envs.errors import GraderFailed, SandboxFailed, TreegrpoError, UnknownOption
-from treegrpo.envs.suite.code_exec import sandboxed
+from treegrpo.envs.sandbox_output import MAX_CHARS, UNDONE, show
 from treegrpo.envs.suite.code_exec.checks import Exam, Outside
 from treegrpo.envs.suite.code_exec.env import MAX_SOURCE_CHARS, CodeExecEnv
-from treegrpo.envs.suite.code_exec.output import MAX_CHARS, UNDONE, show
 from treegrpo.envs.tasks import Task
 from treegrpo.sandboxes import Limits, Reason, Result, SandboxUnavailable
 

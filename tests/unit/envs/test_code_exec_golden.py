@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 
 from tests.unit.envs.fake_sandbox import FakeBackend
-from treegrpo.envs import make
+from treegrpo.envs import make, sandboxed
 from treegrpo.envs.digest import digest
 from treegrpo.envs.snapshot import core_of
-from treegrpo.envs.suite.code_exec import sandboxed
 
 TASKS = {
     ("CodeExec", "train"): "075bc124756a99df1be2ae6ffef6dab265b017cd15b3a71082766380e22d2d43",

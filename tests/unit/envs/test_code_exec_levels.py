@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.unit.envs.fake_sandbox import FakeBackend
-from treegrpo.envs.suite.code_exec import levels, machines, ops, programs, sandboxed, tasks
+from treegrpo.envs import sandboxed
+from treegrpo.envs.suite.code_exec import levels, machines, ops, programs, tasks
 from treegrpo.envs.suite.code_exec.checks import Exam, Outside, agrees
 from treegrpo.envs.suite.code_exec.level_env import CodeLevelsEnv
 from treegrpo.envs.suite.code_exec.programs import NAMES, Program

@@ -7,7 +7,9 @@ from typing import get_args
 import pytest
 
 from tests.unit.envs.fake_sandbox import FakeBackend
+from treegrpo.envs import sandboxed
 from treegrpo.envs.core import ToolEnv
+from treegrpo.envs.sandbox_output import MAX_CHARS
 from treegrpo.envs.suite import code_exec
 from treegrpo.envs.suite.code_exec import (
     CodeExecEnv,
@@ -15,12 +17,10 @@ from treegrpo.envs.suite.code_exec import (
     MathLevelsEnv,
     PythonMathEnv,
     math_tasks,
-    sandboxed,
     tasks,
 )
 from treegrpo.envs.suite.code_exec.checks import Exam
 from treegrpo.envs.suite.code_exec.files import Dataset
-from treegrpo.envs.suite.code_exec.output import MAX_CHARS
 
 README = (Path(code_exec.__file__).parent / "README.md").read_text(encoding="ascii")
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from tests.unit.envs.fake_sandbox import FakeBackend
+from treegrpo.envs import sandboxed
 from treegrpo.envs.errors import DataFileError
-from treegrpo.envs.suite.code_exec import math_families, math_tasks, sandboxed
+from treegrpo.envs.suite.code_exec import math_families, math_tasks
 from treegrpo.envs.suite.code_exec.math_env import PythonMathEnv
 from treegrpo.envs.suite.code_exec.math_tasks import load_gsm8k, make_task, read_number, run_cells
 from treegrpo.envs.tasks import Task

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tests.unit.envs.fake_sandbox import FakeBackend
-from treegrpo.envs.suite.code_exec import math_chains, math_levels, math_tables, sandboxed
+from treegrpo.envs import sandboxed
+from treegrpo.envs.suite.code_exec import math_chains, math_levels, math_tables
 from treegrpo.envs.suite.code_exec.level_env import MathLevelsEnv
 from treegrpo.envs.suite.code_exec.math_families import Problem
 from treegrpo.envs.suite.code_exec.math_tasks import MIN_SIZE, read_number, run_cells, split_of

@@ -1,4 +1,4 @@
-"""What the two environments share: an episode lives in a sandbox, and forks with it.
+"""What environments in a sandbox share: an episode lives in a sandbox, and forks with it.
 
 The state holds a handle on one state of a sandbox. Copying the state copies the handle, which
 costs next to nothing; the interpreter is forked when one of the copies is used next. A step is
@@ -20,12 +20,14 @@ from pydantic import ValidationError
 
 from treegrpo.envs.core import Task, ToolEnv
 from treegrpo.envs.errors import SandboxFailed, TreegrpoError, UnknownOption, suggest
-from treegrpo.envs.suite.code_exec.output import show
+from treegrpo.envs.sandbox_output import show
 from treegrpo.envs.tasks import GeneratedTasks
 from treegrpo.sandboxes import (
     FileRefused,
     Level,
     Limits,
+    Reason,
+    Result,
     Sandbox,
     SandboxError,
     SandboxSpec,
@@ -150,6 +152,19 @@ class SandboxEnv(ToolEnv):
         Raises:
             SandboxFailed: the sandbox failed, not the code in it.
         """
+        result, left_behind = self.try_step(code, stdin=stdin)
+        return show(result, self.sandbox_spec.limits, left_behind)
+
+    def try_step(
+        self, code: str | Sequence[str], *, stdin: str = ""
+    ) -> tuple[Result, list[Reason]]:
+        """Return what a step did, and what it left behind that keeps its state from being kept.
+
+        The episode moves on if the result is alive and nothing was left behind.
+
+        Raises:
+            SandboxFailed: the sandbox failed, not the code in it.
+        """
         with ours():
             after, result = self.sandbox.step(code, stdin=stdin.encode("utf-8", "replace"))
             left_behind = after.check() if result.alive else []
@@ -157,7 +172,7 @@ class SandboxEnv(ToolEnv):
                 self._take_over(after)
             else:
                 after.close()
-        return show(result, self.sandbox_spec.limits, left_behind)
+        return result, left_behind
 
     def write_text(self, path: str, text: str) -> None:
         """Write a file of the workspace.
