@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from treegrpo.envs import check_env_laws
+from treegrpo.envs import check_env_laws, make
 from treegrpo.envs.baselines import null_action, oracle_action, run_episode
 from treegrpo.envs.errors import TreegrpoError, UnknownOption
 from treegrpo.envs.suite.terminal.env import TerminalEnv
@@ -40,7 +40,9 @@ def cwd(env: TerminalEnv) -> str:
 
 @needs_sandbox
 def test_every_law_holds() -> None:
-    reports = check_env_laws(partial(TerminalEnv, backend="sandbox"), episodes=1, seed=11)
+    reports = check_env_laws(
+        partial(make, "treegrpo/Terminal-v0", backend="sandbox"), episodes=1, seed=11
+    )
     assert [report.law for report in reports if report.checks == 0 or report.note] == []
 
 
