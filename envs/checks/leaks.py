@@ -34,10 +34,11 @@ def leaks(case: Case) -> Result:
     with _own_temporary_folder() as folder:
         for _ in range(2):
             _use(case)
-        before = _held(folder)
+        before, children = _held(folder), _children()
         for _ in range(ROUNDS):
             _use(case)
         left = _settled(before, folder)
+        left = _with_names(left, children)
     if left:
         shown = ", ".join(f"{count} x {what}" for what, count in sorted(left.items())[:5])
         to_do = "Let close() and the end of an episode let go of what was opened"
@@ -68,19 +69,19 @@ def _settled(before: Counter[str], folder: Path) -> Counter[str]:
         gc.collect()
         left = _held(folder) - before
         if not left or time.perf_counter() > deadline:
-            return _with_names(left)
+            return left
         time.sleep(0.05)
 
 
-def _with_names(left: Counter[str]) -> Counter[str]:
-    """Return the same with the newest child processes told by name.
+def _with_names(left: Counter[str], before: set[int]) -> Counter[str]:
+    """Return the same with the child processes that were not there before told by name.
 
     They are compared by count and named only here: a child of a moment ago may still bear its
     parent's name.
     """
-    newest = _children()[-left[_CHILD] :] if left[_CHILD] else []
+    new = sorted(_children() - before)[: left[_CHILD]]
     others = Counter({what: count for what, count in left.items() if what != _CHILD})
-    return others + Counter(f"{_CHILD} {_name(pid)}" for pid in newest)
+    return others + Counter(f"{_CHILD} {_name(pid)}" for pid in new)
 
 
 def _held(folder: Path) -> Counter[str]:
@@ -96,13 +97,13 @@ def _held(folder: Path) -> Counter[str]:
     return held
 
 
-def _children() -> list[int]:
-    """Return the ids of this process's children, the newest last."""
-    found: list[int] = []
+def _children() -> set[int]:
+    """Return the ids of this process's children."""
+    found: set[int] = set()
     for task in (_PROC / "task").iterdir():
         with contextlib.suppress(OSError):
-            found += map(int, (task / "children").read_text().split())
-    return sorted(found)
+            found |= set(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def _name(pid: int) -> str:
