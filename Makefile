@@ -25,7 +25,7 @@ demo: $(CORE) ## train an agent from nothing on this machine's CPU (about 4 minu
 test: $(DEV) ## every test; those that need a GPU or Docker only where there is one
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-suite: $(DEV) ## the whole proof of every environment: checks, 10,000 random steps, 200 tasks (10 minutes)
+test-suite: $(DEV) ## the whole proof of every environment: checks, 10,000 random steps, 200 tasks (about 20 minutes)
 	OMP_NUM_THREADS=1 TREEGRPO_SUITE=1 $(BIN)/python -m pytest tests/suite -n $(WORKERS) --dist worksteal --show-capture=no $(ARGS)
 
 test-vllm: $(DEV) $(VLLM) ## the vllm engine against a real server on the CPU; installs 3.4 GB once
