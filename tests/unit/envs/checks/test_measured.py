@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -204,6 +205,19 @@ def test_what_is_left_behind_is_named(
         assert found.outcome == "fails" and f"{leaks.ROUNDS} x {what}" in found.found
     else:
         assert found.outcome == "holds"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
+def test_a_new_child_is_named_though_an_older_one_has_a_higher_id(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        while Path(f"/proc/{child.pid}/comm").read_text() != "sleep\n":
+            time.sleep(0.001)
+        monkeypatch.setattr(leaks, "_children", lambda: {child.pid, 10**9})
+        named = leaks._with_names(Counter({"child process": 1}), {10**9})
+        child.kill()
+    assert named == {"child process sleep": 1}
 
 
 def test_without_proc_leaks_are_not_counted(
