@@ -187,26 +187,25 @@ def test_a_costly_pattern_is_refused_before_it_runs(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "find " + "/ " * 150 + "-type f " * 200,
-        "find " + "/ " * 150 + "-empty " * 200,
+        "find " + "/ " * 150 + "-type f " * 200 + "-name zz",
+        "find " + "/ " * 150 + "-empty " * 200 + "-name zz",
         "cat n.txt n.txt | sed '" + "s/a/b/;" * 120 + "'",
         "cat n.txt n.txt | sed -n '" + "p;" * 120 + "'",
-        "cat n.txt n.txt" + " | sort" * 60,
-        "cat n.txt n.txt" + " | uniq" * 60,
+        "cat" + " n.txt" * 9 + " | sort" * 60,
         "cat n.txt n.txt" + " | grep -v x" * 60,
-        "; ".join(["wc n.txt"] * 400),
     ],
 )
 def test_many_cheap_steps_are_bounded_too(line: str) -> None:
     machine = fresh()
+    run(machine, "mkdir -p /tmp")
     for folder in range(4):
         names = " ".join(f"/tmp/f{folder}{n}" for n in range(100))
         run(machine, f"touch {names}")
     run(machine, "printf '\\n" + "\\n" * 2_500 + "' > n.txt; cat n.txt n.txt n.txt n.txt > m.txt")
     run(machine, "mv m.txt n.txt")
-    started = time.perf_counter()
-    run(machine, line)
-    assert time.perf_counter() - started < 8  # some took 20 seconds and more
+    assert run(machine, "ls /tmp | wc -l; cat n.txt | wc -l").out == "400\n10004\n"
+    output = run(machine, line)  # unbounded, some took 20 seconds
+    assert "this takes too long here; ask for less at once" in output.out
 
 
 @pytest.mark.parametrize(
