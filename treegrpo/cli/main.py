@@ -11,7 +11,8 @@ import typer
 import treegrpo
 from treegrpo.cli import check, demo, envs, mcp, new, play, replay, train, warmstart
 from treegrpo.cli.errors import run
-from treegrpo.cli.leaderboard import eval_command, leaderboard_app
+from treegrpo.cli.evaluate import eval_command
+from treegrpo.cli.leaderboard import leaderboard_app
 from treegrpo.cli.sandbox import sandbox_app
 from treegrpo.leaderboards.agents import Agent
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from treegrpo.cli.leaderboard import parse_env_args
+from treegrpo.cli.pairs import parse_pairs
 from treegrpo.envs.errors import UnknownOption
 from treegrpo.envs.mcp.extra import require_mcp
 from treegrpo.envs.recorder import write_log
@@ -49,7 +49,7 @@ def mcp_command(
     given: dict[str, Any] = {"split": split, "index": index}
     options = {name: value for name, value in given.items() if value is not None}
     episode = ServedEpisode(
-        env, seed=seed, options=options, env_kwargs=parse_env_args(env_arg or [])
+        env, seed=seed, options=options, env_kwargs=parse_pairs("--env-arg", env_arg)
     )
     try:
         serve_stdio(episode)

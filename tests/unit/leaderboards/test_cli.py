@@ -11,8 +11,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from tests.unit.leaderboards.toy import TOY, ToyAgent, forge, half_right
-from treegrpo.cli.leaderboard import eval_command, leaderboard_app, parse_env_args
-from treegrpo.envs.errors import TreegrpoError, UnknownOption
+from treegrpo.cli.evaluate import eval_command
+from treegrpo.cli.leaderboard import leaderboard_app
+from treegrpo.envs.errors import UnknownOption
 from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.errors import BundleError, Unverified
 
@@ -85,17 +86,6 @@ def test_numbers_out_of_range_are_usage_errors(call: Call, tmp_path: Path, optio
     result = call("eval", "--agent", "null", "--env", TOY, "--out", tmp_path / "b", option, 0)
     assert result.exit_code == 2
     assert list(tmp_path.iterdir()) == []
-
-
-def test_env_args_are_json_where_they_parse() -> None:
-    found = parse_env_args(["top_k=3", "path=a=b", "fast=true", "name=xml"])
-    assert found == {"top_k": 3, "path": "a=b", "fast": True, "name": "xml"}
-
-
-@pytest.mark.parametrize("pairs", [["top_k"], ["=3"], ["a=1", "a=2"]])
-def test_wrong_env_args_are_refused(pairs: list[str]) -> None:
-    with pytest.raises(TreegrpoError, match="Write --env-arg top_k=3"):
-        parse_env_args(pairs)
 
 
 def test_verify_takes_a_sample_limits_and_signatures(call: Call, tmp_path: Path) -> None:
