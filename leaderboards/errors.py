@@ -1,6 +1,7 @@
 """The errors of the leaderboards floor.
 
     TreegrpoError
+    +-- AgentUnusable    an agent that cannot act at all: a wrong key, no such model
     +-- BundleError      a bundle that cannot be written, read or trusted: file, line, field
     +-- ProviderFailed   the service behind an agent failed, which is not the agent's fault
     +-- TasksDiffer      two results that were not taken on the same tasks
@@ -17,6 +18,10 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from treegrpo.envs.errors import TreegrpoError
+
+
+class AgentUnusable(TreegrpoError):
+    """Raised by an agent that cannot act in any episode; the evaluation stops, to be resumed."""
 
 
 class BundleError(TreegrpoError):

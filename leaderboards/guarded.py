@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -206,33 +206,41 @@ def main() -> None:
         out.flush()
 
     job = json.loads(sys.stdin.readline())
-    spec = EnvSpec.from_json(job["spec"])
-    gymnasium.registry.setdefault(spec.id, spec)
-    nothing = [TaskEntry(index=0, id=None, difficulty=None, digest=None).model_dump()]
-    manifest = Manifest.model_validate(json.loads(job["manifest"]) | {"tasks": nothing})
-    setting = Setting(
-        manifest.env_id, manifest.env_kwargs, manifest.split, manifest.seed, manifest.env_digest
-    )
+    manifest = _manifest(job)
     # What making an environment imports is no part of a step; whether it can be made, the
     # episodes will say.
     with contextlib.suppress(Exception):
         open_env(manifest.env_id, manifest.env_kwargs).close()
     say({"step": 0})
     for line in sys.stdin:
-        order = json.loads(line)
-        episode = EpisodeRecord.model_validate_json(order["episode"])
-        outcome = replay_episode(
-            setting,
-            TaskEntry.model_validate_json(order["task"]),
-            episode,
-            read_trajectory(Path(job["path"]), manifest, episode),
-            changed=job["changed"],
-            advance=lambda step: say({"step": step}),
-        )
+        outcome = _replayed(job, manifest, json.loads(line), lambda step: say({"step": step}))
         found = outcome.divergence
-        say(
-            {
-                "outcome": outcome.outcome,
-                "divergence": None if found is None else asdict(found),
-            }
-        )
+        say({"outcome": outcome.outcome, "divergence": None if found is None else asdict(found)})
+
+
+def _manifest(job: dict[str, Any]) -> Manifest:
+    """Return the manifest of a job, its tasks left out, with its environment registered."""
+    spec = EnvSpec.from_json(job["spec"])
+    gymnasium.registry.setdefault(spec.id, spec)
+    nothing = [TaskEntry(index=0, id=None, difficulty=None, digest=None).model_dump()]
+    return Manifest.model_validate(json.loads(job["manifest"]) | {"tasks": nothing})
+
+
+def _replayed(
+    job: dict[str, Any], manifest: Manifest, order: dict[str, str], advance: Callable[[int], None]
+) -> EpisodeOutcome:
+    episode = EpisodeRecord.model_validate_json(order["episode"])
+    return replay_episode(
+        Setting(
+            manifest.env_id,
+            manifest.env_kwargs,
+            manifest.split,
+            manifest.seed,
+            manifest.env_digest,
+        ),
+        TaskEntry.model_validate_json(order["task"]),
+        episode,
+        read_trajectory(Path(job["path"]), manifest, episode),
+        changed=job["changed"],
+        advance=advance,
+    )

@@ -38,9 +38,10 @@ from treegrpo.leaderboards.schema import (
 class Terms:
     """Under which terms a result counts; declared by whoever evaluates.
 
-    `track` says whether the agent searched over forks, `training` what its weights have seen
-    of the environment, `registration` which registered attempt this is, `prices` which dated
-    price table the dollars come from. `command` is the exact command line, where there is one.
+    `track` says whether the agent searched over forks (an agent with an attribute `track` says
+    it itself), `training` what its weights have seen of the environment, `registration` which
+    registered attempt this is, `prices` which dated price table the dollars come from.
+    `command` is the exact command line, where there is one.
     """
 
     suite: SuiteRef | None = None
@@ -62,22 +63,11 @@ def manifest_head(
     fields = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "env_id": setting.env_id,
-        "env_kwargs": dict(setting.env_kwargs),
-        "env_digest": facts.env_digest,
-        "scorer_digest": facts.scorer_digest,
-        "budgets": facts.budgets,
-        "suite": terms.suite,
-        "split": setting.split,
+        **_environment(setting, facts),
         "first_index": indices.start,
         "num_tasks": len(indices),
         "trials": trials,
-        "seed": setting.seed,
-        "agent": _agent(agent),
-        "track": terms.track,
-        "training": terms.training,
-        "registration": terms.registration,
-        "prices": terms.prices,
+        **_terms(agent, terms),
         "versions": _versions(),
         "command": terms.command or _command(agent.name, setting, indices, trials),
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -95,6 +85,30 @@ def manifest_head(
             f"An evaluation of tasks {indices.start} to {indices.stop - 1} asked for, but its "
             f"bundle could not be written: {first_fault(error)}. Change that value."
         ) from error
+
+
+def _environment(setting: Setting, facts: EnvFacts) -> dict[str, Any]:
+    return {
+        "env_id": setting.env_id,
+        "env_kwargs": dict(setting.env_kwargs),
+        "env_digest": facts.env_digest,
+        "scorer_digest": facts.scorer_digest,
+        "budgets": facts.budgets,
+        "split": setting.split,
+        "seed": setting.seed,
+    }
+
+
+def _terms(agent: Agent, terms: Terms) -> dict[str, Any]:
+    """Return who acts and under which terms; an agent that searches is in the track for it."""
+    return {
+        "agent": _agent(agent),
+        "suite": terms.suite,
+        "track": getattr(agent, "track", terms.track),
+        "training": terms.training,
+        "registration": terms.registration,
+        "prices": terms.prices,
+    }
 
 
 def _agent(agent: Agent) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import gymnasium
@@ -29,8 +30,14 @@ from treegrpo.envs.snapshot import core_of
 from treegrpo.leaderboards.chain import chain_start, episode_seed
 from treegrpo.leaderboards.environment import open_env
 from treegrpo.leaderboards.errors import ProviderFailed
-from treegrpo.leaderboards.schema import EpisodeRecord, Failure, TaskEntry, Tokens
-from treegrpo.leaderboards.usage import Usage
+from treegrpo.leaderboards.schema import (
+    EpisodeRecord,
+    Failure,
+    SearchEntry,
+    TaskEntry,
+    Tokens,
+)
+from treegrpo.leaderboards.usage import NOTHING, Searched, Usage
 
 MAX_DETAIL_CHARS = 500
 
@@ -58,6 +65,10 @@ class Play:
     setting: Setting
     index: int
     trial: int
+    reruns: int = 0
+    """How often it was played before and failed by its provider."""
+    spent: Usage = NOTHING
+    """What that cost."""
     live: bool = False
     delta: list[Message] = field(default_factory=list[Message])
     rewards: list[float] = field(default_factory=list[float])
@@ -84,6 +95,21 @@ class Play:
         """The seed that the environment is reset with."""
         shared = self.setting
         return episode_seed(shared.env_id, shared.split, self.index, self.trial, shared.seed)
+
+    @classmethod
+    def again(cls, setting: Setting, record: EpisodeRecord) -> Play:
+        """Return another attempt at an episode that failed by its provider."""
+        tokens = record.tokens
+        spent = Usage(
+            input=tokens.input,
+            cached=tokens.cached,
+            output=tokens.output,
+            reasoning=tokens.reasoning,
+            dollars=None if record.dollars is None else Decimal(record.dollars),
+            requests=record.requests,
+            search=None if record.search is None else Searched(**record.search.model_dump()),
+        )
+        return cls(setting, record.index, record.trial, (record.reruns or 0) + 1, spent)
 
     def start(self) -> None:
         """Make and reset the environment."""
@@ -163,6 +189,7 @@ class Play:
 
     def _record(self, usage: Usage, trajectory: str | None) -> EpisodeRecord:
         scored = self.failure is None
+        usage = self.spent + usage if self.reruns else usage
         components = {name: decimal(value) for name, value in self.components.items()}
         return EpisodeRecord(
             index=self.index,
@@ -190,7 +217,15 @@ class Play:
             chain=self.log.chain if self.log else None,
             trajectory=trajectory,
             state_hash=self.events[-1].state_hash if self.log else None,
+            **self._optional(usage),
         )
+
+    def _optional(self, usage: Usage) -> dict[str, Any]:
+        """Return the fields that are there only where there is something to say."""
+        found: dict[str, Any] = {"reruns": self.reruns} if self.reruns else {}
+        if usage.search is not None:
+            found["search"] = SearchEntry(**asdict(usage.search))
+        return found
 
 
 def task_entry(index: int, task: Task) -> TaskEntry:

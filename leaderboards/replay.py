@@ -18,6 +18,7 @@ Outcome = Literal["match", "diverged", "environment-mismatch", "timeout"]
 # Of an episode's line: what nobody can replay, and the digest of a file that was checked as read.
 _NOT_REPLAYED = {
     "failure", "failure_detail", "tokens", "dollars", "requests", "wall_seconds", "trajectory",
+    "search", "reruns",
 }  # fmt: skip
 _SHOWN_CHARS = 200
 

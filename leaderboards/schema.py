@@ -13,9 +13,17 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 FORMAT = "treegrpo-bundle"
 FORMAT_VERSION = 2
@@ -184,10 +192,27 @@ class Tokens(_Strict):
     reasoning: Count | None
 
 
+class SearchEntry(_Strict):
+    """What a search did in forks, the scored path included; declared."""
+
+    branches: Count
+    """Steps at which a fork was made."""
+    turns: Count
+    """Steps taken in forks."""
+    tool_calls: Count
+
+
+def _given(value: object) -> object:
+    if value is None:
+        raise ValueError("leave the field out instead of giving null: it has one spelling")
+    return value
+
+
 class EpisodeRecord(_Strict):
     """One episode. Failures, tokens, dollars and seconds are declared, the rest is replayed.
 
-    A failed episode scores 0 whatever happened before.
+    A failed episode scores 0 whatever happened before. The optional fields are left out where
+    there is nothing to say.
     """
 
     index: Count
@@ -215,3 +240,18 @@ class EpisodeRecord(_Strict):
     trajectory: Digest | None
     """Digest of that file's bytes; null where there is none."""
     state_hash: Digest | None
+    search: Annotated[SearchEntry | None, AfterValidator(_given)] = None
+    """Optional: what was done in forks, all branches counted."""
+    reruns: Annotated[Positive | None, AfterValidator(_given)] = None
+    """Optional: how often the episode was played before and failed by its provider; the tokens,
+    dollars and requests of those attempts are counted in."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write no optional field that has nothing to say: each value has one spelling."""
+        fields: dict[str, Any] = handler(self)
+        return {
+            name: value
+            for name, value in fields.items()
+            if value is not None or name not in ("search", "reruns")
+        }

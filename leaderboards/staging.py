@@ -57,9 +57,15 @@ class Staging:
         return write_trajectory(self.bundle, events)
 
     def keep(self, record: EpisodeRecord, task: TaskEntry) -> None:
-        """Note that an episode is finished; from here on a kill does not lose it."""
+        """Note that an episode is finished, in place of an earlier attempt if there was one.
+
+        From here on a kill does not lose it.
+        """
         self._append({"episode": record.model_dump(mode="json"), "task": task.model_dump()})
+        earlier = self.finished.get((record.index, record.trial))
         self.finished[record.index, record.trial] = record, task
+        if earlier is not None and earlier[0].chain not in (None, record.chain):
+            (self.bundle / file_name(str(earlier[0].chain))).unlink(missing_ok=True)
 
     def _append(self, value: dict[str, Any]) -> None:
         self._file.write(spelled(value))
@@ -111,6 +117,8 @@ class Staging:
                 record.trajectory
             )
             if not intact:
+                # Perhaps an earlier attempt, whose log a later line's attempt has replaced.
+                self.finished.pop((record.index, record.trial), None)
                 return
         self.finished[record.index, record.trial] = record, task
 

@@ -187,9 +187,13 @@ def _fault(value: Any, fields: dict[str, Check]) -> str | None:
     if type(value) is not dict:
         return "(whole)"
     found = cast("dict[str, Any]", value)
-    for name in sorted(fields.keys() ^ found.keys()):
+    optional = OPTIONAL if fields is EPISODE else {}
+    for name in sorted(
+        fields.keys() - found.keys() | found.keys() - fields.keys() - optional.keys()
+    ):
         return ascii(name)[1:-1][:100]
-    return next((name for name, check in fields.items() if not check(found[name])), None)
+    known = fields | {name: optional[name] for name in optional.keys() & found.keys()}
+    return next((name for name, check in known.items() if not check(found[name])), None)
 
 
 _label, _digest, _flag = _text(200, 1), _like("[0-9a-f]{64}"), _one_of(True, False)
@@ -234,6 +238,10 @@ EPISODE = {
     "tokens": _model(TOKENS), "dollars": _maybe(_amount), "requests": _maybe(_count),
     "wall_seconds": _number, "chain": _maybe(_digest), "trajectory": _maybe(_digest),
     "state_hash": _maybe(_digest),
+}  # fmt: skip
+OPTIONAL = {
+    "search": _model({"branches": _count, "turns": _count, "tool_calls": _count}),
+    "reruns": _positive,
 }  # fmt: skip
 _SEEN = {
     "observation": _text(MAX_OBSERVATION_CHARS), "observation_digest": _digest,

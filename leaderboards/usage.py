@@ -9,9 +9,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 MAX_COUNT = 2**53
 MAX_DOLLARS = 10**12
+_COUNTS = ("input", "cached", "output", "reasoning", "requests")
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search did in forks: the scored path is one of its branches, and counts here too.
+
+    `branches` counts the steps at which a fork was made, `turns` all steps taken in forks,
+    `tool_calls` what those used of the environments' budgets.
+    """
+
+    branches: int
+    turns: int
+    tool_calls: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot have been counted.
+
+        Raises:
+            ValueError: names the field.
+        """
+        for name in ("branches", "turns", "tool_calls"):
+            _check_count(name, getattr(self, name))
+
+    def __add__(self, other: Searched) -> Searched:
+        """Return the sums."""
+        return Searched(
+            self.branches + other.branches,
+            self.turns + other.turns,
+            self.tool_calls + other.tool_calls,
+        )
 
 
 @dataclass(frozen=True)
@@ -19,7 +51,8 @@ class Usage:
     """Tokens by kind, dollars and requests of one episode, all branches of a search included.
 
     `input` counts every token sent, `cached` those of them that a cache served; `output` counts
-    every sampled token, `reasoning` those of them that were hidden thoughts.
+    every sampled token, `reasoning` those of them that were hidden thoughts. `search` is None
+    for an agent that does not search.
     """
 
     input: int | None = None
@@ -28,6 +61,7 @@ class Usage:
     reasoning: int | None = None
     dollars: Decimal | None = None
     requests: int | None = None
+    search: Searched | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot have been counted.
@@ -35,12 +69,10 @@ class Usage:
         Raises:
             ValueError: names the field.
         """
-        for name in ("input", "cached", "output", "reasoning", "requests"):
-            value: object = getattr(self, name)
-            if value is not None and (type(value) is not int or not 0 <= value <= MAX_COUNT):
-                raise ValueError(
-                    f"usage counts {value!r:.40} as {name}; give a number from 0 to 2**53, or None"
-                )
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value is not None:
+                _check_count(name, value)
         for part, whole in (("cached", "input"), ("reasoning", "output")):
             most, some = getattr(self, whole), getattr(self, part)
             if most is not None and some is not None and some > most:
@@ -50,12 +82,22 @@ class Usage:
         ):
             raise ValueError(f"usage counts {self.dollars} dollars; give a finite amount or None")
 
+    def __add__(self, other: Usage) -> Usage:
+        """Return the sums; what one of the two did not count, nobody counted."""
+        both = {name: _sum(getattr(self, name), getattr(other, name)) for name in _ADDED}
+        searches = [found for found in (self.search, other.search) if found is not None]
+        search = searches[0] + searches[1] if len(searches) == 2 else next(iter(searches), None)
+        return Usage(**both, search=search)
+
     @property
     def amount(self) -> str | None:
         """The dollars as a decimal string without zeros at its end, to 12 places."""
         if self.dollars is None:
             return None
         return f"{abs(self.dollars):.12f}".rstrip("0").rstrip(".")
+
+
+_ADDED = (*_COUNTS, "dollars")
 
 
 def usage_of(counted: object) -> Usage:
@@ -69,3 +111,18 @@ def usage_of(counted: object) -> Usage:
     if counted is None or type(counted) is int:
         return Usage(output=counted)
     raise ValueError(f"the agent counted {type(counted).__name__}, no int, Usage or None")
+
+
+def _sum(one: Any, other: Any) -> Any:
+    return None if one is None or other is None else one + other
+
+
+def _check_count(name: str, value: object) -> None:
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
+        raise ValueError(
+            f"usage counts {value!r:.40} as {name}; give a number from 0 to 2**53, or None"
+        )
+
+
+NOTHING = Usage(input=0, cached=0, output=0, reasoning=0, dollars=Decimal(0), requests=0)
+"""The cost of what was never asked for; where every sum begins."""
