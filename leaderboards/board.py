@@ -22,7 +22,7 @@ Tier = Literal[0, 1, 2]
 seeds that were fixed after the run was registered, every registered attempt counted."""
 Pinned = Literal["oracle", "random", "null"]
 """Rows that are no contestants: the ceiling and the floors."""
-EventKind = Literal["register", "submit", "verify", "rescore", "remove"]
+EventKind = Literal["epoch", "register", "submit", "verify", "rescore", "remove", "merge"]
 
 
 class _Frozen(BaseModel):
@@ -41,8 +41,9 @@ class BoardKey(_Frozen):
     split: str
     track: Track
     tasks: str
-    """Digest of the task list, "fresh" where every registered run has tasks of its own, or
-    "claimed" for numbers without episodes."""
+    """Digest of the task list, in front of which stands "fresh:" where only registered runs
+    (tier 2) are ranked; "fresh" where each of those has tasks of its own; "claimed" for numbers
+    without episodes."""
 
 
 class BoardRow(_Frozen):
@@ -57,21 +58,24 @@ class BoardRow(_Frozen):
     tier: Tier
     training: Training | None
     rank: int | None
-    """1 + the number of rows whose interval lies wholly above this one's; null if pinned."""
+    """1 + the number of rows whose interval lies wholly above this one's; null if it is pinned,
+    outdated or claimed."""
     rank_low: int | None
     """Best rank in 95 % of the bootstrap draws over tasks."""
     rank_high: int | None
     success: float
+    """A claimed row shows its score here, whatever its metric: `RunDetail.claimed` says which."""
     success_low: float | None
     success_high: float | None
-    reward: float
-    num_tasks: int
-    trials: int
+    reward: float | None
+    """Null on a claimed row, as are all numbers that its source does not state."""
+    num_tasks: int | None
+    trials: int | None
     attempts: int
     """Registered runs of this agent on this board, 1 where it is not registered."""
-    turns: float
+    turns: float | None
     """Mean per episode, as are tool calls and seconds."""
-    tool_calls: float
+    tool_calls: float | None
     wall_seconds: float | None
     input_tokens: int | None
     """Sum over all episodes, as are the other tokens and the dollars."""
@@ -109,6 +113,8 @@ class LedgerEntry(_Frozen):
     detail: dict[str, JsonValue]
     previous: str
     hash: str
+    chain: str = ""
+    """Empty for the store's own ledger, else the identity of a store that was merged into it."""
 
 
 class VerificationEntry(_Frozen):
@@ -130,12 +136,18 @@ class RunDetail(_Frozen):
 
     key: BoardKey
     row: BoardRow
-    manifest: Manifest
+    manifest: Manifest | None
+    """Null where the result was only claimed."""
     verifications: list[VerificationEntry]
     ledger: list[LedgerEntry]
     episodes: list[EpisodeRecord]
+    """Empty where there is no bundle: a claim, or a run of a store that kept none."""
     removed: str | None
     """The reason, where the run was removed."""
+    not_fresh: str | None = None
+    """Why a run that names a registration is not of tier 2."""
+    claimed: dict[str, JsonValue] | None = None
+    """The fields of the claim (claimed.py), where the result was only claimed."""
 
 
 class TaskDifficulty(_Frozen):
