@@ -19,6 +19,7 @@ PART_OF = {
     "markupsafe": "jinja2",
     "pydantic_core": "pydantic",
     "safetensors": "transformers",
+    "yaml": "pyyaml",
 }
 
 

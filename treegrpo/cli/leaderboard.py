@@ -1,4 +1,4 @@
-"""treegrpo leaderboard add | verify | table | plan."""
+"""treegrpo leaderboard add | verify | table | plan | export."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from treegrpo.cli.export import export_command
 from treegrpo.cli.plan import plan_command
 from treegrpo.cli.progress import Bar
 from treegrpo.leaderboards import store as stores
@@ -23,6 +24,7 @@ leaderboard_app = typer.Typer(
     help="Verify bundles by replay, and rank what verifies.", no_args_is_help=True
 )
 leaderboard_app.command("plan")(plan_command)
+leaderboard_app.command("export")(export_command)
 
 BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 Store = Annotated[str, typer.Option(help="URL of the results database.")]
