@@ -41,7 +41,7 @@ from treegrpo.envs.episode import (
     Episode,
     Message,
     Role,
-    clean_text,
+    clean_action,
     copy_info,
     copy_messages,
     fit_messages,
@@ -84,7 +84,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         max_turns, max_tool_calls, max_seconds: budgets; a fork refills none of them. An
             episode that a budget ends is truncated; only with max_turns = 1, where Gymnasium
             asks for it, is it terminated.
-        max_observation_chars, max_action_chars: longer texts are cut, with a mark.
+        max_observation_chars: a longer text is cut, with a mark.
+        max_action_chars: of a longer action nothing is run, and the agent is told.
         success_threshold: an episode's return from which it counts as solved.
         shared: attributes that hold immutable worlds, built late and shared by every fork.
     """
@@ -205,8 +206,8 @@ class ToolEnv(gymnasium.Env[str, str]):
                 "Call reset(), or restore() an earlier snapshot."
             )
         started = time.perf_counter()
-        action = clean_text(action[: self.max_action_chars])
-        self._remember(episode, {"role": "assistant", "content": action})
+        action = clean_action(action, self.max_action_chars)
+        self._remember(episode, {"role": "assistant", "content": action[: self.max_action_chars]})
         episode.turns += 1
         replies, errors = self._run_calls(episode, action)
         episode.seconds += time.perf_counter() - started
@@ -348,7 +349,7 @@ class ToolEnv(gymnasium.Env[str, str]):
 
     def _run_calls(self, episode: Episode, action: str) -> tuple[list[Message], list[str]]:
         """Run the calls of one action in order; stop when a tool ends the episode."""
-        parsed = self._toolbox.parse(action)
+        parsed = self._toolbox.parse(action, self.max_action_chars)
         errors = ["parse"] * len(parsed.errors)
         replies: list[Message] = [
             {"role": "tool", "name": "error", "content": fault} for fault in parsed.errors

@@ -107,6 +107,15 @@ def fit_messages(messages: Iterable[Message], max_chars: int) -> list[Message]:
     return kept
 
 
+def clean_action(action: str, max_chars: int) -> str:
+    """Return an action as the environment takes it and a log keeps it: text that encodes.
+
+    One that is too long is kept up to twice `max_chars` and a character more, which is enough
+    to give the same answer when it is played again.
+    """
+    return clean_text(action[: 2 * max_chars + 1])
+
+
 def clean_text(text: str) -> str:
     """Return the text with "?" for each lone surrogate, which no encoding can carry.
 

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from treegrpo.envs import registry
 from treegrpo.envs.core import ToolEnv
 from treegrpo.envs.digest import digest
+from treegrpo.envs.episode import clean_action
 from treegrpo.envs.errors import GraderFailed, LogError, NoEpisode, TreegrpoError
 from treegrpo.envs.snapshot import core_of
 
@@ -137,7 +138,7 @@ class Recorder:
             {
                 "kind": "step",
                 "step": len(self.events),
-                "action": _last_action(self._core),
+                "action": clean_action(action, self._core.max_action_chars),
                 "reward": decimal(float(reward)),
                 "terminated": terminated,
                 "truncated": truncated,
@@ -304,12 +305,6 @@ def _parse(value: Any, where: str) -> Event:
 
 def _link(previous: str, facts: Mapping[str, Any]) -> str:
     return digest([previous, facts])
-
-
-def _last_action(core: ToolEnv) -> str:
-    """Return the last action as the environment took it: cut to size."""
-    messages = reversed(core.episode.messages)
-    return next(message["content"] for message in messages if message["role"] == "assistant")
 
 
 def _difference(number: int, expected: Event, got: Event) -> Divergence | None:

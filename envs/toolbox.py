@@ -27,8 +27,10 @@ class Toolbox:
         self.tools = collect_tools(owner)
         self.format = get_format(format)
 
-    def parse(self, action: str) -> Parsed:
-        """Return the calls of an action, or at least one fault."""
+    def parse(self, action: str, max_chars: int) -> Parsed:
+        """Return the calls of an action, or at least one fault; none of one that is too long."""
+        if len(action) > max_chars:
+            return Parsed((), (_too_long(action, max_chars),))
         parsed = self.format.parse(action, self.tools)
         if parsed.calls or parsed.errors:
             return Parsed(parsed.calls, parsed.errors[:MAX_FAULTS])
@@ -83,6 +85,16 @@ class Toolbox:
         parameters = tool.schema()["function"]["parameters"]["properties"]
         arguments = {name: _random_value(rng, schema) for name, schema in parameters.items()}
         return self.format.encode(tool, arguments)
+
+
+def _too_long(action: str, max_chars: int) -> str:
+    # The exact number up to where clean_action() cuts, so that a replay says the same.
+    most = 2 * max_chars
+    found = f"{len(action):,}" if len(action) <= most else f"more than {most:,}"
+    return (
+        f"The action is too long: found {found} characters, at most {max_chars:,} are read. "
+        "Nothing was run. Write a shorter one."
+    )
 
 
 def _random_value(rng: np.random.Generator, schema: dict[str, Any]) -> Any:

@@ -237,6 +237,28 @@ def test_long_actions_are_cut_and_lone_surrogates_replaced() -> None:
     assert action == "?" + "a" * 299
 
 
+@pytest.mark.parametrize(
+    ("length", "found"), [(301, "301"), (600, "600"), (601, "more than 600"), (9_999, "more than")]
+)
+def test_of_an_action_that_is_too_long_nothing_is_run(length: int, found: str) -> None:
+    env = started(Sum())
+    env.max_action_chars = 300
+    action = call("add", number=1) + call("answer", text="x" * 9_999)
+    observation, reward, terminated, truncated, info = env.step(action[:length])
+    assert observation.startswith(f"The action is too long: found {found}")
+    assert observation.endswith(
+        " characters, at most 300 are read. Nothing was run. Write a shorter one."
+    )
+    assert (reward, terminated, truncated, info["errors"]) == (0.0, False, False, ["parse"])
+    assert (env.state["total"], info["tool_calls"], len(info["messages"])) == (0, 0, 1)
+
+
+def test_an_action_of_just_the_limit_is_run() -> None:
+    env = started(Sum())
+    env.max_action_chars = len(call("add", number=1))
+    assert env.step(call("add", number=1))[-1]["errors"] == [] and env.state["total"] == 1
+
+
 def test_many_faults_do_not_flood_the_observation() -> None:
     observation, *_, info = started().step("<tool_call>{</tool_call>" * 300)
     assert observation.count("not valid JSON") == 3

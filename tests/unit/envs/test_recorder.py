@@ -169,6 +169,17 @@ def test_the_caller_decides_what_a_log_may_ask_for() -> None:
         replay(rechained(events))
 
 
+@pytest.mark.parametrize("length", [8_001, 16_000, 16_001, 300_000])
+def test_an_action_that_is_too_long_is_replayed(length: int) -> None:
+    recorder = Recorder(env := make(ENV))
+    recorder.reset(seed=0)
+    assert "The action is too long" in recorder.step("\U0001f600" * length)[0]
+    event = recorder.events[1]
+    assert event.kind == "step" and len(event.action) == min(length, 16_001)
+    assert replay(recorder.events).matches
+    env.close()
+
+
 def test_long_texts_are_kept_in_part_and_hashed_whole() -> None:
     env = make("treegrpo/SQL-v0")
     env.unwrapped.max_action_chars = 9_000  # type: ignore[attr-defined]
@@ -176,7 +187,7 @@ def test_long_texts_are_kept_in_part_and_hashed_whole() -> None:
     observation, _ = recorder.reset(seed=0)
     recorder.step("\ud800" + "x" * 10_000)
     event = recorder.events[1]
-    assert event.kind == "step" and event.action == "?" + "x" * 8_999
+    assert event.kind == "step" and event.action == "?" + "x" * 10_000
     assert recorder.events[0].observation == observation[:2_000]
 
 
