@@ -16,23 +16,54 @@ the same way. Every such environment has one more tool, `answer(text)`, which en
 from __future__ import annotations
 
 import inspect
-import typing
+import keyword
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from treegrpo.envs.core import Message, ToolEnv
+from treegrpo.envs.errors import suggest
 from treegrpo.envs.registry import register
 from treegrpo.envs.row_tasks import Row, split_tasks
 from treegrpo.envs.tasks import Task
-from treegrpo.envs.tools import RESERVED, collect_tools, tool
+from treegrpo.envs.tools import RESERVED, collect_tools, tool, type_hints
 
 ANSWER = "answer"
 """The tool that ends an episode; its text goes to the reward."""
 _HIDDEN = ("state", "rng")
 """Parameters of a tool that the environment fills in, and the agent never sees."""
 _REWARD_TAKES = ("answer", "state", "transcript", "task")
+_ID = re.compile(r"[\w-]+/(?P<name>[^\W\d]\w*)-v\d+", re.ASCII)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value)
+
+
+def _is_duration(value: object) -> bool:
+    return value is None or (_is_finite(value) and cast("float", value) > 0)
+
+
+_COUNT = (_is_count, "a whole number of at least 1")
+_SETTINGS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "system_prompt": (lambda value: isinstance(value, str), "a text"),
+    "max_turns": _COUNT,
+    "max_tool_calls": _COUNT,
+    "max_seconds": (_is_duration, "a number of seconds above 0, or None"),
+    "max_observation_chars": _COUNT,
+    "max_action_chars": _COUNT,
+    "success_threshold": (_is_finite, "a finite number"),
+}
+"""Setting -> whether a value will do, and what one is."""
 
 
 def make_tool_env(
@@ -59,15 +90,19 @@ def make_tool_env(
         state: makes an episode's state: plain data, which forks copy. By default {}.
         oracle: takes any of `task`, `state`, `turn`; returns the expert's next call as
             {"name": tool, "arguments": {...}}.
-        settings: class attributes of ToolEnv, such as system_prompt or max_turns.
+        settings: system_prompt, max_turns, max_tool_calls, max_seconds, max_observation_chars,
+            max_action_chars, success_threshold, as in ToolEnv.
 
     Raises:
         TypeError, DataFileError: what cannot be used, by name, and what to do about it.
     """
-    name = id.rpartition("/")[2].partition("-v")[0]
+    name = _class_name(id)
     module = _calling_module()
     _check_settings(id, settings)
+    _check_tools(id, tools)
     _check_takes(reward, _REWARD_TAKES, "reward")
+    if state is not None:
+        _check_callable(state, "state")
     members: dict[str, Any] = {
         "__module__": module,
         "__qualname__": name,
@@ -146,6 +181,16 @@ def _calling_module() -> str:
     return str(outer.f_globals.get("__name__", "__main__")) if outer is not None else "__main__"
 
 
+def _class_name(id: str) -> str:
+    found = _ID.fullmatch(str(id))
+    if found is None or keyword.iskeyword(found["name"]):
+        raise TypeError(
+            f"Id '{id}' given to make_tool_env; it must read 'namespace/Name-v0', where Name can "
+            "be the name of a class. Spell it so."
+        )
+    return found["name"]
+
+
 def _nothing(task: Task) -> dict[str, Any]:
     return {}
 
@@ -168,7 +213,12 @@ def _method(function: Callable[..., Any], taken: Mapping[str, Any]) -> Callable[
             raise TypeError(
                 f"Tool '{name}': '{parameter.name}' is positional only. Take the '/' out."
             )
-    hints = typing.get_type_hints(function)
+    if not (function.__doc__ or "").strip():
+        raise TypeError(
+            f"Tool '{name}' has no docstring, and its first paragraph is all that the agent is "
+            "told of it. Write one, or a description where it comes from a JSON schema."
+        )
+    hints = type_hints(function, name)
     method: Any = call
     method.__name__ = method.__qualname__ = name
     method.__doc__ = function.__doc__
@@ -194,15 +244,40 @@ def _check_name(name: str, function: Callable[..., Any], taken: Mapping[str, Any
 
 
 def _check_settings(id: str, settings: Mapping[str, Any]) -> None:
-    for key in settings:
-        if key.startswith("_") or not hasattr(ToolEnv, key) or callable(getattr(ToolEnv, key)):
+    for key, value in settings.items():
+        given = f"'{key}' given to make_tool_env for '{id}'"
+        if key not in _SETTINGS:
             raise TypeError(
-                f"'{key}' given to make_tool_env for '{id}'; it is no setting of ToolEnv. "
-                "Settings are class attributes such as system_prompt, max_turns, max_tool_calls."
+                f"{given}; it is no setting. Settings are: {', '.join(_SETTINGS)}."
+                f"{suggest(key, _SETTINGS)}"
             )
+        is_right, what = _SETTINGS[key]
+        if not is_right(value):
+            raise TypeError(f"{given} as {value!r:.80}; it must be {what}. Correct it.")
+
+
+def _check_tools(id: str, tools: object) -> None:
+    if not isinstance(tools, Sequence) or isinstance(tools, str):
+        raise TypeError(
+            f"'tools' given to make_tool_env for '{id}' as {tools!r:.80}; it must be a list of "
+            "functions. Write tools=[...]."
+        )
+    if not tools:
+        raise TypeError(
+            f"'tools' given to make_tool_env for '{id}' as an empty list; without a tool an agent "
+            "could only answer. Give at least one function."
+        )
+    for one in cast("Sequence[object]", tools):
+        _check_callable(one, "tool")
+
+
+def _check_callable(given: object, what: str) -> None:
+    if not callable(given):
+        raise TypeError(f"The {what} must be a function, found {given!r:.80}. Give one.")
 
 
 def _check_takes(function: Callable[..., Any], known: Sequence[str], what: str) -> None:
+    _check_callable(function, what)
     for key in inspect.signature(function).parameters:
         if key not in known:
             raise TypeError(

@@ -129,7 +129,8 @@ def collect_tools(owner: type) -> Mapping[str, Tool]:
     """Return the tools of a class by name, in the order of their definition.
 
     Raises:
-        TypeError: a reserved name, or a parameter without a type hint (the author's bug).
+        TypeError: a reserved name, or a parameter without a type hint that can be described
+            (the author's bug).
     """
     found: dict[str, Tool] = {}
     for klass in reversed(owner.__mro__):
@@ -164,7 +165,7 @@ def _build(name: str, method: Callable[..., Any], effects: Effects, cost: int) -
     if name in RESERVED:
         raise TypeError(_CONTROL.format(name))
     description, details = _parse_docstring(inspect.getdoc(method) or "")
-    hints = typing.get_type_hints(method)
+    hints = type_hints(method, name)
     fields: dict[str, Any] = {}
     for number, parameter in enumerate(list(inspect.signature(method).parameters.values())[1:]):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -177,8 +178,30 @@ def _build(name: str, method: Callable[..., Any], effects: Effects, cost: int) -
         # The field's own name is never seen: as "schema" or "copy" it would hide pydantic's.
         fields[f"argument_{number}"] = (hints[parameter.name], info)
     config = pydantic.ConfigDict(extra="forbid")
-    arguments = pydantic.create_model(name, __config__=config, **fields)
+    try:
+        arguments = pydantic.create_model(name, __config__=config, **fields)
+        arguments.model_json_schema()
+    except pydantic.PydanticUserError as error:
+        shown = ", ".join(f"{key}: {hints[key]!r:.60}" for key in hints if key != "return")
+        raise TypeError(
+            f"Tool '{name}': a type of its parameters ({shown}) cannot be described to an agent. "
+            "Use plain types: str, int, float, bool, lists and dicts of them, Literal."
+        ) from error
     return Tool(name, description, effects, cost, arguments)
+
+
+def type_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    """Return the type hints of the function behind a tool.
+
+    Raises:
+        TypeError: one of them names what does not exist.
+    """
+    try:
+        return typing.get_type_hints(function)
+    except NameError as error:
+        raise TypeError(
+            f"Tool '{name}': a type hint cannot be read: {error}. Import it."
+        ) from error
 
 
 def _parse_docstring(doc: str) -> tuple[str, dict[str, str]]:

@@ -66,9 +66,14 @@ def forget() -> Iterator[None]:
 
 def made(**changes: Any) -> ToolEnv:
     """Return an environment of the functions above."""
-    given: dict[str, Any] = {"tools": [add, keep, roll], "tasks": ROWS, "reward": exact}
+    given: dict[str, Any] = {
+        "id": "tests/Made-v0",
+        "tools": [add, keep, roll],
+        "tasks": ROWS,
+        "reward": exact,
+    }
     given |= {"oracle": expert, **changes}
-    return make_tool_env("tests/Made-v0", **given)()
+    return make_tool_env(**given)()
 
 
 def said(env: ToolEnv, name: str, **arguments: Any) -> str:
@@ -145,7 +150,8 @@ def test_rewards_see_what_they_ask_for() -> None:
 
 def test_a_tool_from_a_json_schema() -> None:
     parameters = {"type": "object", "properties": {"text": {"type": "string", "maxLength": 3}}}
-    shout = schema_tool({"name": "shout", "parameters": parameters}, lambda text="-": text.upper())
+    schema = {"name": "shout", "description": "Say it loudly.", "parameters": parameters}
+    shout = schema_tool(schema, lambda text="-": text.upper())
     env = made(tools=[shout])
     env.reset(seed=0)
     assert (said(env, "shout", text="abc"), said(env, "shout")) == ("ABC", "-")
@@ -211,6 +217,20 @@ async def waiting() -> str:
     return ""
 
 
+def silent(number: int) -> str:
+    return str(number)
+
+
+def lost(number: Nowhere) -> str:  # type: ignore[name-defined]  # noqa: F821
+    """Name a type that is not there."""
+    return str(number)
+
+
+def odd(number: ToolEnv) -> str:
+    """Take what no agent can write."""
+    return str(number)
+
+
 def named(name: str) -> Any:
     """Return a function of that name."""
 
@@ -238,7 +258,30 @@ def named(name: str) -> Any:
         ({"tools": [named("prompt")]}, "'prompt': the name means something in every environment"),
         ({"tools": [named("max_turns")]}, "'max_turns': the name means something"),
         ({"max_turn": 3}, "'max_turn' given to make_tool_env for 'tests/Made-v0'; it is no"),
+        ({"max_turn": 3}, "Did you mean 'max_turns'"),
         ({"setup": 3}, "'setup' given"),
+        ({"splits": ("train",)}, "'splits' given to make_tool_env for 'tests/Made-v0'; it is no"),
+        ({"episode": 3}, "'episode' given"),
+        ({"max_turns": "a"}, "'max_turns' given .* as 'a'; it must be a whole number of at least"),
+        ({"max_turns": -1}, "'max_turns' given .* as -1; it must be a whole number of at least 1"),
+        ({"max_turns": True}, "'max_turns' given .* as True; it must be a whole number"),
+        ({"max_tool_calls": 0}, "'max_tool_calls' given .* as 0; it must be"),
+        ({"max_observation_chars": 2.5}, "'max_observation_chars' given .* as 2.5; it must be"),
+        ({"max_seconds": 0}, "'max_seconds' given .* as 0; it must be a number of seconds above 0"),
+        ({"success_threshold": float("nan")}, "as nan; it must be a finite number"),
+        ({"system_prompt": None}, "'system_prompt' given .* as None; it must be a text"),
+        ({"id": "Made-v0"}, "Id 'Made-v0' given to make_tool_env; it must read 'namespace/Name-v0"),
+        ({"id": "tests/Made"}, "Id 'tests/Made' given"),
+        ({"id": "tests/2Made-v0"}, "Name can be the name of a class"),
+        ({"id": "tests/class-v0"}, "Name can be the name of a class"),
+        ({"tools": []}, "'tools' given .* as an empty list; .* Give at least one function"),
+        ({"tools": add}, "it must be a list of functions"),
+        ({"tools": ["add"]}, "The tool must be a function, found 'add'"),
+        ({"tools": [silent]}, "Tool 'silent' has no docstring"),
+        ({"tools": [lost]}, "Tool 'lost': a type hint cannot be read: name 'Nowhere' is not"),
+        ({"tools": [odd]}, "Tool 'odd': a type of its parameters .number: .* cannot be described"),
+        ({"reward": 1.0}, "The reward must be a function, found 1.0"),
+        ({"state": {}}, "The state must be a function, found {}"),
         ({"reward": lambda reply: 1.0}, "The reward takes 'reply'; it can have: answer, state"),
         ({"oracle": lambda env: {}}, "The oracle takes 'env'; it can have: task, state, turn"),
     ],
@@ -246,6 +289,7 @@ def named(name: str) -> Any:
 def test_what_cannot_be_used_is_told_at_once(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(TypeError, match=words):
         made(**changes)
+    assert not [name for name in gymnasium.registry if name.startswith("tests/")]
 
 
 def test_no_text_of_an_agent_reaches_a_control_call() -> None:
