@@ -193,10 +193,10 @@ class Tokens(_Strict):
 
 
 class SearchEntry(_Strict):
-    """What a search did in forks, the scored path included; declared."""
+    """What a search did in forks, beside the steps of the episode itself; declared."""
 
     branches: Count
-    """Steps at which a fork was made."""
+    """Leaves of the tree of forks."""
     turns: Count
     """Steps taken in forks."""
     tool_calls: Count

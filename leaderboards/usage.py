@@ -18,10 +18,10 @@ _COUNTS = ("input", "cached", "output", "reasoning", "requests")
 
 @dataclass(frozen=True)
 class Searched:
-    """What a search did in forks: the scored path is one of its branches, and counts here too.
+    """What a search did in forks, beside the steps of the episode itself.
 
-    `branches` counts the steps at which a fork was made, `turns` all steps taken in forks,
-    `tool_calls` what those used of the environments' budgets.
+    `branches` counts the leaves of its tree, `turns` the steps taken in forks, `tool_calls` what
+    those used of the environments' budgets.
     """
 
     branches: int

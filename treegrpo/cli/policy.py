@@ -71,6 +71,13 @@ class PolicyAgent:
             texts.append(self._chat.decode_action(output.ids))
         return texts
 
+    def fork(self, key: str, twin: str) -> None:
+        """Let `twin` begin with the context of `key`, computed once, and with nothing counted."""
+        if key in self._contexts:
+            self._contexts[twin] = self._engine.fork(self._contexts[key], 1)[0]
+            self._turns[twin] = self._turns[key]
+            self._closing[twin] = self._closing[key]
+
     def finish(self, key: str) -> int | None:
         """Forget the episode; return the tokens sampled in it."""
         if key in self._contexts:
@@ -94,8 +101,10 @@ class PolicyAgent:
         return [*self._closing[view.key], *self._chat.observation_ids(view.messages_delta)]
 
 
-def load_policy(folder: Path) -> PolicyAgent:
-    """Return the agent of a Hugging Face folder, sampling at temperature 1.
+def load_policy(
+    folder: Path, *, temperature: float = 1.0, max_action_tokens: int = 64
+) -> PolicyAgent:
+    """Return the agent of a Hugging Face folder.
 
     Its name is the folder's; for the folder `model` of a run, the run's.
 
@@ -105,7 +114,14 @@ def load_policy(folder: Path) -> PolicyAgent:
     model, tokenizer = load_model(str(folder))
     path = folder.resolve()
     name = path.parent.name if path.name == "model" else path.name
-    return PolicyAgent(model, tokenizer, name=name, weights_digest=folder_digest(folder))
+    return PolicyAgent(
+        model,
+        tokenizer,
+        name=name,
+        weights_digest=folder_digest(folder),
+        temperature=temperature,
+        max_action_tokens=max_action_tokens,
+    )
 
 
 def folder_digest(folder: Path) -> str:
