@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import gymnasium
 import pydantic
@@ -32,6 +32,7 @@ from treegrpo.envs.core import ToolEnv
 from treegrpo.envs.digest import digest
 from treegrpo.envs.episode import clean_action
 from treegrpo.envs.errors import GraderFailed, LogError, NoEpisode, TreegrpoError
+from treegrpo.envs.records import describe
 from treegrpo.envs.snapshot import core_of
 
 CHAIN_TAG = "treegrpo action log 1"
@@ -39,6 +40,19 @@ MAX_OBSERVATION_CHARS = 2_000
 """How much of an observation's text is kept to be read; its digest covers all of it."""
 MAX_EVENTS = 100_000
 MAX_LINE_CHARS = 1_000_000
+
+_UNALTERED = "Only a log as it was written can be replayed."
+_AS_WRITTEN = "Give a log as treegrpo play --log writes it."
+_EXPECTED: Mapping[str, str] = {
+    **dict.fromkeys(("observation_digest", "state_hash", "chain"), "a digest of 64 hex digits"),
+    **dict.fromkeys(("seed", "step"), "a whole number"),
+    **dict.fromkeys(("terminated", "truncated"), "true or false"),
+    **dict.fromkeys(("env_kwargs", "options"), "plain JSON data"),
+    "env_id": "the id of an environment",
+    "reward": "a number written as a text",
+    "end_reason": "a text or null",
+    "observation": f"a text of at most {MAX_OBSERVATION_CHARS:,} characters",
+}
 
 MakeEnv = Callable[..., gymnasium.Env[str, str]]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -156,7 +170,8 @@ class Recorder:
         }
 
     def _append(self, facts: dict[str, Any]) -> None:
-        event = _parse({**facts, "chain": _link(self.chain, facts)}, f"event {len(self.events)}")
+        facts = {**facts, "chain": _link(self.chain, facts)}
+        event = _parse(facts, f"Logging event {len(self.events)}", "Use plain values in options.")
         self.events.append(event)
 
 
@@ -167,25 +182,43 @@ def decimal(reward: float) -> str:
     return repr(reward)
 
 
-def verify_chain(events: Sequence[Event], *, start: str | None = None) -> str:
-    """Return the last hash of a whole, unaltered log; `start` is as the Recorder had it.
+def verify_chain(
+    events: Sequence[Event],
+    *,
+    start: str | None = None,
+    place: Callable[[int], str] = "event {}".format,
+) -> str:
+    """Return the last hash of a whole, unaltered log.
+
+    Args:
+        events: the log.
+        start: as the Recorder had it.
+        place: says in a message where the event of a number stands.
 
     Raises:
         LogError: the first event that is out of place or was altered.
     """
     previous = digest(CHAIN_TAG) if start is None else start
     for number, event in enumerate(events):
-        where = f"event {number}"
+        where = place(number)
         if (event.kind == "reset") != (number == 0):
-            raise LogError(f"{where}: one reset was expected, at the very start of the log.")
+            raise LogError(
+                f"{where}: one reset was expected, at the very start of the log. {_UNALTERED}"
+            )
         if isinstance(event, StepEvent) and event.step != number:
-            raise LogError(f"{where}, field step: found {event.step}; an event is missing.")
+            raise LogError(
+                f"{where}, field step: found {event.step}; an event is missing. {_UNALTERED}"
+            )
         facts = event.model_dump(exclude={"chain"})
         if event.chain != _link(previous, facts):
-            raise LogError(f"{where}, field chain: the event was altered; its hash differs.")
+            raise LogError(
+                f"{where}, field chain: the event was altered; its hash differs. {_UNALTERED}"
+            )
         whole = len(event.observation) < MAX_OBSERVATION_CHARS
         if whole and digest(event.observation) != event.observation_digest:
-            raise LogError(f"{where}, field observation: the text does not match its digest.")
+            raise LogError(
+                f"{where}, field observation: the text does not match its digest. {_UNALTERED}"
+            )
         previous = event.chain
     if not events:
         raise LogError("The log holds no event; one reset was expected at its start.")
@@ -262,7 +295,10 @@ def write_log(path: Path, events: Sequence[Event]) -> None:
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise LogError(f"{path}: an action log was to be written; {error}.") from error
+        raise LogError(
+            f"Writing an action log to '{path}': it cannot be written ({error.strerror}). Check "
+            "the folder, its rights and the free space."
+        ) from error
 
 
 def read_log(path: Path) -> list[Event]:
@@ -272,35 +308,59 @@ def read_log(path: Path) -> list[Event]:
         LogError: names the file, the line and the field.
     """
     events: list[Event] = []
+    asked = f"Reading an action log from '{path}'"
     try:
-        with path.open(encoding="ascii") as file:
+        with path.open("rb") as file:
             while line := file.readline(MAX_LINE_CHARS + 1):
-                where = f"{path}, line {len(events) + 1}"
+                where = f"{asked}, line {len(events) + 1}"
                 if len(line) > MAX_LINE_CHARS or len(events) >= MAX_EVENTS:
                     raise LogError(
-                        f"{where}: the log is too large; a line may have {MAX_LINE_CHARS} "
-                        f"characters, a log {MAX_EVENTS} events."
+                        f"{where}: the log is too large; a line may have {MAX_LINE_CHARS:,} "
+                        f"characters, a log {MAX_EVENTS:,} events. {_AS_WRITTEN}"
                     )
-                events.append(_parse(_loads(line, where), where))
-    except (OSError, UnicodeDecodeError) as error:
-        raise LogError(f"{path}: an action log was expected; {error}.") from error
+                events.append(_parse(_loads(line, where), where, _AS_WRITTEN))
+    except OSError as error:
+        raise LogError(f"{asked}: it cannot be read ({error.strerror}). {_AS_WRITTEN}") from error
+    if not events:
+        raise LogError(f"{asked}: the file is empty. {_AS_WRITTEN}")
     return events
 
 
-def _loads(line: str, where: str) -> Any:
+def _loads(line: bytes, where: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.decode("ascii"))
+    except UnicodeDecodeError as error:
+        raise LogError(
+            f"{where}: byte 0x{line[error.start]:02x} found, where a log has ASCII text alone. "
+            f"{_AS_WRITTEN}"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise LogError(f"{where}: not valid JSON ({type(error).__name__}).") from error
+        raise LogError(f"{where}: not valid JSON. {_AS_WRITTEN}") from error
 
 
-def _parse(value: Any, where: str) -> Event:
+def _parse(value: Any, where: str, to_do: str) -> Event:
     try:
         return _EVENT.validate_python(value)
     except pydantic.ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        name = ".".join(map(str, fault["loc"][1:])) or "kind"  # loc[0] is the kind of event
-        raise LogError(f"{where}, field {name}: {fault['msg']}.") from error
+        fault = error.errors(include_url=False, include_context=False)[0]
+    path = [str(part)[:80] for part in fault["loc"][1:]]  # loc[0] is the kind of event
+    if not isinstance(value, dict):
+        found = f"one object was expected, found {describe(value)}"
+    elif not path:
+        found = f"field kind: 'reset' or 'step' was expected, found {_shown(value, 'kind')}"
+    elif fault["type"] == "missing":
+        found = f"field {path[0]}: it is missing"
+    elif fault["type"] == "extra_forbidden":
+        found = f"field {path[0]}: a log has no such field"
+    else:
+        expected = _EXPECTED.get(path[0], "a text")
+        given = describe(cast("object", fault["input"]))
+        found = f"field {'.'.join(path)}: {expected} was expected, found {given}"
+    raise LogError(f"{where}, {found}. {to_do}")
+
+
+def _shown(value: Any, field: str) -> str:
+    return describe(cast("object", value[field])) if field in value else "none"
 
 
 def _link(previous: str, facts: Mapping[str, Any]) -> str:

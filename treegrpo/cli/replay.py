@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from treegrpo.envs.errors import UnknownEnv, raised_at
-from treegrpo.envs.recorder import Event, StepEvent, read_log, replay
+from treegrpo.envs.errors import SandboxFailed, TreegrpoError, UnknownEnv, raised_at
+from treegrpo.envs.recorder import Event, StepEvent, read_log, replay, verify_chain
 
 DIFFERS = 1
 
@@ -24,9 +24,16 @@ Show = Annotated[bool, typer.Option("--show", help="Print actions and observatio
 def replay_command(log: LogPath, module: Module = None, show: Show = False) -> None:
     """Play a recorded episode again and compare every answer; exit with 1 if one differs."""
     events = read_log(log)
+    verify_chain(events, place=lambda number: f"Replaying '{log}', line {number + 1}")
     if module is not None:
         _load(module)
-    report = replay(events)
+    try:
+        report = replay(events)
+    except SandboxFailed as error:
+        raise TreegrpoError(
+            f"Replaying '{log}' was broken off, as a sandbox failed: {error}. Try again, or see "
+            "treegrpo sandbox probe."
+        ) from error
     if show:
         for event in events[: report.steps]:
             typer.echo("\n".join(_told(event)))

@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.envs import toys
 from treegrpo.cli import main
+from treegrpo.envs.errors import SandboxFailed
 from treegrpo.envs.recorder import Recorder, write_log
 from treegrpo.envs.registry import make, register
 
@@ -81,17 +82,47 @@ def test_another_environment_of_that_id_differs(
 def test_an_altered_log_is_refused(log: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     log.write_text(log.read_text().replace("The total is 5.", "The total is 6."))
     assert _replay(monkeypatch, str(log)) == 2
-    assert "event 1, field chain: the event was altered" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"Replaying '{log}', line 2, field chain: the event was altered; its hash" in said
+    assert "Only a log as it was written can be replayed." in said
 
 
-def test_a_file_that_is_no_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_a_sandbox_that_fails_is_one_message(
+    log: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    assert _replay(monkeypatch, str(tmp_path / "none")) == 2
-    assert "an action log was expected" in capsys.readouterr().err
-    (tmp_path / "text").write_text("hello\n")
-    assert _replay(monkeypatch, str(tmp_path / "text")) == 2
-    assert "text, line 1: not valid JSON" in capsys.readouterr().err
+    def fail(self: toys.Sum) -> str:
+        raise SandboxFailed("the supervisor is gone")
+
+    monkeypatch.setattr(toys.Sum, "roll", fail)
+    assert _replay(monkeypatch, str(log)) == 2
+    said = capsys.readouterr().err
+    assert f"Replaying '{log}' was broken off, as a sandbox failed: the supervisor is gone." in said
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "': it cannot be read (No such file or directory). Give a log as"),
+        (b"", "': the file is empty. Give a log as"),
+        (b"hello\n", "', line 1: not valid JSON. Give a log as"),
+        (b"\x7fELF\x02\x01\xff\n", "', line 1: byte 0xff found, where a log has ASCII text alone."),
+        (b"7\n", "', line 1, one object was expected, found the number 7. Give a log as"),
+    ],
+)
+def test_a_file_that_is_no_log(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    content: bytes | None,
+    words: str,
+) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(content)
+    assert _replay(monkeypatch, str(path)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"Error: Reading an action log from '{path}{words}")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -196,33 +196,46 @@ def test_long_texts_are_kept_in_part_and_hashed_whole() -> None:
     [
         ("{", "line 2: not valid JSON"),
         ("[" * 100_000, "line 2: not valid JSON"),
-        ("[]", "line 2, field kind"),
-        ('{"kind": "leap"}', "line 2, field kind"),
-        ('{"kind": "reset", "seed": "1"}', "line 2, field observation: Field required"),
-        (None, "line 2, field reward: String should match pattern"),
+        ("[]", "line 2, one object was expected, found a list of 0"),
+        ("{}", "line 2, field kind: 'reset' or 'step' was expected, found none"),
+        ('{"kind": "leap"}', "line 2, field kind: 'reset' or 'step' was expected, found the strin"),
+        ('{"kind": "reset", "seed": "1"}', "line 2, field observation: it is missing"),
+        ({"reward": "much"}, "field reward: a number written as a text was expected, found the st"),
+        ({"step": "1"}, "line 2, field step: a whole number was expected, found the string '1'"),
+        ({"chain": "x"}, "line 2, field chain: a digest of 64 hex digits was expected, found the"),
+        ({"terminated": 1}, "field terminated: true or false was expected, found the number 1"),
+        ({"action": None}, "line 2, field action: a text was expected, found null"),
+        ({"extra": 1}, "line 2, field extra: a log has no such field"),
         ("x" * (MAX_LINE_CHARS + 1), "line 2: the log is too large"),
-        ("\u00e9", "an action log was expected"),
+        ("\u00e9", "line 2: byte 0xc3 found, where a log has ASCII text alone"),
     ],
 )
 def test_a_malformed_log_is_named_by_line_and_field(
-    tmp_path: Path, line: str | None, says: str
+    tmp_path: Path, line: str | dict[str, Any], says: str
 ) -> None:
     events, path = recorded(), tmp_path / "log.jsonl"
-    if line is None:
-        line = json.dumps(events[1].model_dump() | {"reward": "much"})
+    if isinstance(line, dict):
+        line = json.dumps(events[1].model_dump() | line)
     path.write_text(json.dumps(events[0].model_dump()) + "\n" + line + "\n", encoding="utf-8")
     with pytest.raises(LogError) as caught:
         read_log(path)
-    assert says in str(caught.value) and str(path) in str(caught.value)
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(f"Reading an action log from '{path}', line 2")
+    assert str(caught.value).endswith(" Give a log as treegrpo play --log writes it.")
 
 
 def test_files_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None:
     missing = tmp_path / "none" / "log.jsonl"
-    with pytest.raises(LogError, match="an action log was expected"):
+    with pytest.raises(LogError, match=f"from '{missing}': it cannot be read .No such file"):
         read_log(missing)
-    with pytest.raises(LogError, match="was to be written"):
+    with pytest.raises(LogError, match=f"from '{tmp_path}': it cannot be read .Is a directory"):
+        read_log(tmp_path)
+    with pytest.raises(LogError, match=f"Writing an action log to '{missing}': it cannot be writ"):
         write_log(missing, recorded())
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty").write_bytes(b"")
+    with pytest.raises(LogError, match="empty': the file is empty"):
+        read_log(tmp_path / "empty")
 
 
 def test_what_nobody_could_replay_is_not_recorded() -> None:
