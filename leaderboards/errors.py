@@ -6,6 +6,7 @@
     +-- ProviderFailed   the service behind an agent failed, which is not the agent's fault
     +-- TasksDiffer      two results that were not taken on the same tasks
     +-- StoreError       the results database cannot be opened, read or written
+    |   +-- NotInStore   it was asked for a run, board, ... that it does not have
     +-- Unverified       a bundle whose replay does not give the recorded results
 
 What an agent or an environment does wrong during an evaluation is never an exception: it is
@@ -38,6 +39,10 @@ class TasksDiffer(TreegrpoError):
 
 class StoreError(TreegrpoError):
     """The results database cannot be opened, read or written."""
+
+
+class NotInStore(StoreError):
+    """The results database was asked for something that it does not have."""
 
 
 class Unverified(TreegrpoError):
