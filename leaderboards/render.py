@@ -9,43 +9,66 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from treegrpo.leaderboards.board import Board, BoardKey, BoardRow
 from treegrpo.leaderboards.stats import Interval
-from treegrpo.leaderboards.store import Row
 from treegrpo.leaderboards.summary import EvaluationSummary
 
 _LETTERS = {"replayed": "r", "recomputed": "c", "declared": "d"}
-_LEGEND = "r replayed, c recomputed, d declared; tokens in all, turns and calls per episode"
+_LEGEND = (
+    "r replayed, c recomputed, d declared; range: rank in 95 % of the draws of tasks; tier: "
+    "2 fresh seeds, 1 replayed, 0 claimed; old: the environment has changed since"
+)
+_COLUMNS = ("range", "success", "95 % interval", "tasks", "calls", "tokens", "dollars", "tier")
 
 
-def leaderboard_table(rows: Sequence[Row]) -> Group:
-    """Return one table per environment and split; a letter says how far each number is proved."""
-    boards: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        boards.setdefault((row.env_id, row.split), []).append(row)
-    tables = [_board(f"{env_id} ({split})", group) for (env_id, split), group in boards.items()]
+def leaderboard_table(boards: Sequence[Board]) -> Group:
+    """Return one table per board; a letter says how far each number is proved."""
+    tables = [_board(board) for board in boards]
     return Group(*tables, plain(_LEGEND if tables else "No rows."))
 
 
-def _board(title: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=plain(title), title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+def board_title(key: BoardKey) -> str:
+    """Return what all rows of a board share, in one line."""
+    options = "".join(f" {name}={value}" for name, value in key.env_kwargs.items())
+    kind, _, listed = key.tasks.rpartition(":")
+    tasks = f"{kind} tasks {listed[:8]}" if len(listed) == 64 else f"{key.tasks} tasks"
+    return f"{key.env_id}{options} ({key.split}, {key.track}, {tasks.strip()})  {key.id}"
+
+
+def _board(board: Board) -> Table:
+    title = plain(board_title(board.key))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     table.add_column("rank", justify="right")
     table.add_column("agent", overflow="fold", min_width=8)
-    for name in ("success", "95 % interval", "tasks x trials", "turns", "calls", "tokens"):
-        table.add_column(name, justify="right", no_wrap=name != "tasks x trials", min_width=6)
-    for row in rows:
-        letters = {name: _LETTERS.get(word, "?") for name, word in row.words.items()}
-        interval = "-"
-        if row.success_low is not None and row.success_high is not None:
-            interval = f"[{row.success_low:.3f}, {row.success_high:.3f}] {letters['interval']}"
-        tokens = count(row.sampled_tokens)
-        cells = [
-            str(row.rank), row.agent, f"{row.success:.3f} {letters['success']}", interval,
-            f"{row.num_tasks} x {row.trials}", f"{row.turns:.2f} {letters['turns']}",
-            f"{row.tool_calls:.2f} {letters['tool_calls']}",
-            tokens if tokens == "-" else f"{tokens} {letters['sampled_tokens']}",
-        ]  # fmt: skip
-        table.add_row(*(plain(cell) for cell in cells))
+    for name in _COLUMNS:
+        table.add_column(name, justify="right", no_wrap=name != "tasks", min_width=4)
+    for row in board.rows:
+        table.add_row(*(plain(cell) for cell in _cells(row)))
     return table
+
+
+def _cells(row: BoardRow) -> list[str]:
+    letters = {name: _LETTERS.get(word, "?") for name, word in row.words.items()}
+    interval = "-"
+    if row.success_low is not None and row.success_high is not None:
+        ends = f"[{row.success_low:.3f}, {row.success_high:.3f}]"
+        interval = f"{ends} {letters.get('interval', '?')}"
+    return [
+        row.pinned or ("old" if row.outdated else count(row.rank)),
+        row.agent,
+        "-" if row.rank_low is None else f"{row.rank_low}-{row.rank_high}",
+        f"{row.success:.3f} {letters.get('success', '?')}",
+        interval,
+        "-" if row.trials is None else f"{row.num_tasks} x {row.trials}",
+        _proved("-" if row.tool_calls is None else f"{row.tool_calls:.2f}", "tool_calls", letters),
+        _proved(count(row.sampled_tokens), "sampled_tokens", letters),
+        _proved(row.dollars or "-", "dollars", letters),
+        str(row.tier),
+    ]
+
+
+def _proved(number: str, name: str, letters: dict[str, str]) -> str:
+    return number if number == "-" else f"{number} {letters.get(name, '?')}"
 
 
 def summary_table(summary: EvaluationSummary) -> Table:

@@ -1,11 +1,13 @@
 """Ranks with what is known about them: a range, a tier, and one careful integer.
 
-All rows are compared on the tasks that they have in common.
+All rows are compared on the tasks that they have in common; rows "apart" have tasks of their
+own, drawn from the same kind, and are compared by their scores alone.
 
     rank              1 + the rows with a higher score; equal scores share a rank
     rank range        the middle 95 % of a row's rank when tasks are drawn anew. One draw holds
                       n - 1 of the n common tasks, with replacement, and the same ones for all
-                      rows, so that a hard draw is hard for everybody
+                      rows, so that a hard draw is hard for everybody; rows apart are drawn
+                      each by itself
     upper-bound rank  1 + the rows whose interval lies wholly above this row's
     tier              rows whose rank range overlaps that of the tier's first row; the first
                       row that does not opens the next tier
@@ -20,7 +22,7 @@ rank, which stands on t intervals, is the one to trust.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +31,13 @@ from scipy import stats as _scipy_stats
 
 from treegrpo.leaderboards.errors import TasksDiffer
 from treegrpo.leaderboards.stats.intervals import Interval, clustered_interval
-from treegrpo.leaderboards.stats.outcomes import Bounds, Outcomes, check_confidence, task_means
+from treegrpo.leaderboards.stats.outcomes import (
+    Bounds,
+    Outcomes,
+    check_confidence,
+    shown,
+    task_means,
+)
 
 _stats: Any = _scipy_stats
 Scores = np.ndarray[Any, np.dtype[np.float64]]
@@ -57,6 +65,7 @@ class RankedRow:
 def ranked(
     rows: Mapping[str, Outcomes],
     *,
+    apart: bool = False,
     bounds: Bounds | None = None,
     confidence: float = 0.95,
     resamples: int = 2_000,
@@ -66,13 +75,14 @@ def ranked(
 
     Args:
         rows: name -> outcomes; higher values are better.
+        apart: whether every row has tasks of its own, so that nothing is in common.
         bounds: as for `clustered_interval`.
         confidence: of the intervals and of the rank range.
         resamples: number of draws, at least 100.
         seed: of the draws; the order of rows and tasks does not matter.
 
     Raises:
-        TasksDiffer: the rows have fewer than two tasks in common.
+        TasksDiffer: the rows have fewer than two tasks in common, or a row apart has fewer.
         ValueError: no row, too few resamples, or as for `clustered_interval`.
     """
     check_confidence(confidence)
@@ -80,8 +90,7 @@ def ranked(
         raise ValueError(
             f"Ranks need a row and at least 100 resamples; {len(rows)} rows and {resamples} given."
         )
-    tasks = _common_tasks(rows)
-    inside = {name: {task: rows[name][task] for task in tasks} for name in rows}
+    inside = _apart(rows) if apart else _common(rows)
     scores = {
         name: clustered_interval(outcomes, bounds=bounds, confidence=confidence)
         for name, outcomes in inside.items()
@@ -90,7 +99,8 @@ def ranked(
     means = [list(task_means(inside[name]).values()) for name in order]
     found = _ranks(np.array([[scores[name].mean for name in order]]), "min")[0]
     ranks = [int(rank) for rank in found]
-    drawn = _rank_ranges(np.array(means), confidence, resamples, seed)
+    draw = _draw_apart(means) if apart else _draw_common(np.array(means))
+    drawn = _rank_ranges(draw, len(order), confidence, resamples, seed)
     # The rank that was seen is in its range, whatever the draws did.
     spans = [
         (min(low, rank), max(high, rank)) for (low, high), rank in zip(drawn, ranks, strict=True)
@@ -117,7 +127,8 @@ def tiers(spans: Sequence[tuple[int, int]]) -> list[int]:
     return found
 
 
-def _common_tasks(rows: Mapping[str, Outcomes]) -> list[str]:
+def _common(rows: Mapping[str, Outcomes]) -> dict[str, Outcomes]:
+    """Return what every row did on the tasks that all rows have."""
     first, *others = rows.values()
     tasks = sorted(set(first).intersection(*others))
     if len(tasks) < 2:
@@ -125,22 +136,63 @@ def _common_tasks(rows: Mapping[str, Outcomes]) -> list[str]:
             f"Ranks of {len(rows)} rows asked for, which have {len(tasks)} tasks in common, and "
             "two are the least. Evaluate all of them with the same env, split and tasks."
         )
-    return tasks
+    return {name: {task: rows[name][task] for task in tasks} for name in rows}
+
+
+def _apart(rows: Mapping[str, Outcomes]) -> dict[str, Outcomes]:
+    few = next((name for name, outcomes in rows.items() if len(outcomes) < 2), None)
+    if few is not None:
+        raise TasksDiffer(
+            f"Ranks of {len(rows)} rows asked for, but {shown(few)} has a single task, and two are "
+            "the least. Evaluate it on more."
+        )
+    return dict(rows)
+
+
+Draw = Callable[[np.random.Generator, int], Scores]
+"""Returns scores (draws x rows) when tasks are drawn anew so many times."""
+
+
+def _draw_common(means: Scores) -> Draw:
+    """Return the draws of rows that share their tasks; `means` is rows x tasks."""
+    count = means.shape[1]
+
+    def draw(rng: np.random.Generator, size: int) -> Scores:
+        weights = rng.multinomial(count - 1, np.full(count, 1.0 / count), size=size)
+        return weights @ means.T / (count - 1)
+
+    return draw
+
+
+def _draw_apart(means: Sequence[Sequence[float]]) -> Draw:
+    """Return the draws of rows with tasks of their own.
+
+    Tasks of equal means are drawn as one number, how many of them: that is the same
+    distribution, and there are few different means.
+    """
+    kinds = [np.unique(np.round(row, _DECIMALS), return_counts=True) for row in means]
+
+    def draw(rng: np.random.Generator, size: int) -> Scores:
+        columns: list[Scores] = []
+        for values, counts in kinds:
+            total = int(counts.sum())
+            weights = rng.multinomial(total - 1, counts / total, size=size)
+            columns.append(weights @ values / (total - 1))
+        return np.stack(columns, axis=1)
+
+    return draw
 
 
 def _rank_ranges(
-    means: Scores, confidence: float, resamples: int, seed: int
+    draw: Draw, num_rows: int, confidence: float, resamples: int, seed: int
 ) -> list[tuple[int, int]]:
-    """Return (best, worst) rank of each row of `means` (rows x tasks)."""
-    count = means.shape[1]
+    """Return (best, worst) rank of each row."""
     rng = np.random.default_rng(seed)
     best: list[Ranks] = []
     worst: list[Ranks] = []
-    step = max(1, _CHUNK // means.shape[0])
+    step = max(1, _CHUNK // num_rows)
     for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        weights = rng.multinomial(count - 1, np.full(count, 1.0 / count), size=size)
-        scores = weights @ means.T / (count - 1)
+        scores = draw(rng, min(step, resamples - start))
         best.append(_ranks(scores, "min"))
         worst.append(_ranks(scores, "max"))
     tail = (1.0 - confidence) / 2

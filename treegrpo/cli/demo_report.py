@@ -10,28 +10,35 @@ from typing import Any
 from rich.console import Console
 
 from treegrpo.cli.progress import Stages, say
-from treegrpo.leaderboards import store as stores
+from treegrpo.cli.view_pages import trees_page
+from treegrpo.leaderboards.board import Board
 from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.render import leaderboard_table
+from treegrpo.leaderboards.site.viewer_training import TrainingRun, training_charts
 from treegrpo.leaderboards.stats import Interval
-from treegrpo.leaderboards.store import Row
+from treegrpo.leaderboards.store import open_store
 from treegrpo.leaderboards.summary import EvaluationSummary, summarise
 from treegrpo.runfolder import read_rows, write_text
-from treegrpo.view import Costs, GroupRow, before_after_table, cost_table, render_trees
+from treegrpo.tree import read_trees
+from treegrpo.view import Costs, GroupRow, before_after_table, cost_table
+
+MAX_QUESTIONS = 12
+"""Questions on the page of trees, at even distances over the run."""
 
 
-def verify_and_rank(out: Path, advance: Callable[[int, int], None]) -> list[Row]:
+def verify_and_rank(out: Path, advance: Callable[[int, int], None]) -> list[Board]:
     """Return the leaderboard of both bundles, after every action of them was replayed."""
     url = f"sqlite:///{out / 'leaderboard.sqlite'}"
     bundles = ("bundle_before", "bundle_after")
-    for done, name in enumerate(bundles):
-        advance(done, len(bundles))
-        stores.add(out / name, url)  # replays every action; refuses what differs
-    return stores.table(url)
+    with open_store(url, create=True) as store:
+        for done, name in enumerate(bundles):
+            advance(done, len(bundles))
+            store.add(out / name)  # replays every action; refuses what differs
+        return [store.board(key.id) for key in store.boards()]
 
 
 def finish_demo(
-    out: Path, console: Console, ranked: list[Row], *, facts: dict[str, Any], stages: Stages
+    out: Path, console: Console, ranked: list[Board], *, facts: dict[str, Any], stages: Stages
 ) -> dict[str, Any]:
     """Return the summary; print the tables and write what people look at."""
     rows = read_rows(out / "metrics.jsonl")
@@ -42,9 +49,8 @@ def finish_demo(
     costs = Costs(
         summary["sampled_tokens"], summary["tool_calls"], summary["sharing_ratio"], seconds
     )
-    page = render_trees(
-        out / "trees.jsonl", out / "trees.html", title="Demo", summary=summary, curve=rows
-    )
+    page = out / "trees.html"
+    write_text(page, _page(out, summary, rows))
     for table in (
         before_after_table(_groups(before), _groups(after)),
         cost_table(costs),
@@ -55,6 +61,32 @@ def finish_demo(
     write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     say(console, _ending(out, page, summary))
     return summary
+
+
+def _page(out: Path, summary: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Return the page of trees, below the numbers that a reader looks for first."""
+    low, high = summary["success_after_low"], summary["success_after_high"]
+    after = f"{100 * summary['success_after']:.0f} %"
+    headline = f"{100 * summary['success_before']:.0f} % \N{RIGHTWARDS ARROW} {after}"
+    interval = "" if low is None or high is None else f"{100 * low:.0f} to {100 * high:.0f} %"
+    facts = (
+        ("success on held-out tasks", "before and after training"),
+        ("95 % interval", interval),
+        ("sampled tokens", f"{summary['sampled_tokens']:,}"),
+        ("tool calls", f"{summary['tool_calls']:,}"),
+        ("sharing ratio", f"{summary['sharing_ratio']:.2f}"),
+        ("time", f"{summary['seconds_total']:.0f} s"),
+        ("seed", str(summary["seed"])),
+    )
+    run = TrainingRun("demo", tuple(rows))
+    return trees_page(
+        read_trees(out / "trees.jsonl"),
+        title="Demo: rollout trees",
+        max_questions=MAX_QUESTIONS,
+        headline=headline,
+        facts=tuple(fact for fact in facts if fact[1]),
+        charts=training_charts([run])[:1],
+    )
 
 
 def _ending(out: Path, page: Path, summary: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""treegrpo leaderboard add | verify | table | plan | export."""
+"""treegrpo leaderboard: verify bundles, and what the results database is asked to do."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ import typer
 from rich.console import Console
 
 from treegrpo.cli.export import export_command
+from treegrpo.cli.ledger import epoch_command, ledger_command, merge_command, migrate_command
 from treegrpo.cli.plan import plan_command
 from treegrpo.cli.progress import Bar
-from treegrpo.leaderboards import store as stores
+from treegrpo.cli.register import claim_command, register_command
+from treegrpo.cli.stores import (
+    AcceptChanged,
+    BundlePath,
+    ObjectsFolder,
+    RunDigest,
+    StoreUrl,
+    TrustModule,
+    Who,
+)
 from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.errors import Unverified
 from treegrpo.leaderboards.guarded import Limits
 from treegrpo.leaderboards.render import leaderboard_table, plain
 from treegrpo.leaderboards.signature import SIGNATURE, sign
+from treegrpo.leaderboards.store import DEFAULT_STORE, open_store
 from treegrpo.leaderboards.summary import summarise
 from treegrpo.leaderboards.verify import Options, verify
 
 leaderboard_app = typer.Typer(
     help="Verify bundles by replay, and rank what verifies.", no_args_is_help=True
 )
-leaderboard_app.command("plan")(plan_command)
-leaderboard_app.command("export")(export_command)
 
-BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
-Store = Annotated[str, typer.Option(help="URL of the results database.")]
-TrustModule = Annotated[
-    bool, typer.Option("--trust-module", help="Import the module that the bundle's id names.")
-]
-AcceptChanged = Annotated[
-    bool, typer.Option("--accept-changed", help="Let replay alone decide where sources changed.")
-]
 SampleSize = Annotated[int | None, typer.Option(min=1, help="Replay so many episodes only.")]
 StepSeconds = Annotated[
     float | None, typer.Option(help="Replay in a process that is ended when a step takes longer.")
@@ -47,14 +48,23 @@ AllowedSigners = Annotated[
 @leaderboard_app.command("add")
 def add_command(
     bundle: BundlePath,
-    store: Store = stores.DEFAULT_STORE,
+    store: StoreUrl = DEFAULT_STORE,
+    objects: ObjectsFolder = None,
     trust_module: TrustModule = False,
     accept_changed: AcceptChanged = False,
+    who: Who = "local",
 ) -> None:
     """Replay a bundle and add it to the results database."""
     options = Options(trust_module=trust_module, accept_changed=accept_changed)
-    digest = stores.add(bundle, store, options=options)
-    Console().print(plain(f"Bundle {digest[:12]} verified; it is in {store}"))
+    with open_store(store, create=True, objects=objects) as opened:
+        digest = opened.add(bundle, who=who, options=options)
+        found = opened.run_detail(digest)
+    console = Console()
+    console.print(plain(f"Bundle {digest[:12]} verified; tier {found.row.tier}; it is in {store}"))
+    if found.not_fresh is not None:
+        console.print(plain(f"It is not of tier 2: {found.not_fresh}."))
+    if found.removed is not None:
+        console.print(plain(f"It was removed from its board: {found.removed}"))
 
 
 @leaderboard_app.command("verify")
@@ -105,8 +115,67 @@ def sign_command(
 
 @leaderboard_app.command("table")
 def table_command(
-    store: Store = stores.DEFAULT_STORE,
+    store: StoreUrl = DEFAULT_STORE,
     env: Annotated[str | None, typer.Option(help="Show this environment only.")] = None,
 ) -> None:
     """Print the leaderboard."""
-    Console().print(leaderboard_table(stores.table(store, env)))
+    with open_store(store) as opened:
+        keys = [key for key in opened.boards() if env is None or key.env_id == env]
+        boards = [opened.board(key.id) for key in keys]
+    Console().print(leaderboard_table(boards))
+
+
+@leaderboard_app.command("get")
+def get_command(
+    digest: RunDigest,
+    out: Annotated[Path, typer.Argument(help="Folder of the bundle; must not exist yet.")],
+    store: StoreUrl = DEFAULT_STORE,
+    objects: ObjectsFolder = None,
+) -> None:
+    """Write the bundle of a run as the folder that it was."""
+    with open_store(store, objects=objects) as opened:
+        opened.get(digest, out)
+    Console().print(plain(f"Written: {out}"))
+
+
+@leaderboard_app.command("remove")
+def remove_command(
+    digest: RunDigest,
+    reason: Annotated[str, typer.Option(help="Why; it stays in the ledger.")],
+    store: StoreUrl = DEFAULT_STORE,
+    who: Who = "local",
+) -> None:
+    """Take a run off its board; ledger and files keep it."""
+    with open_store(store) as opened:
+        removed = opened.remove(digest, reason=reason, who=who)
+    Console().print(plain(f"Run {removed[:12]} is off its board; the ledger keeps it."))
+
+
+@leaderboard_app.command("rescore")
+def rescore_command(
+    digest: RunDigest,
+    store: StoreUrl = DEFAULT_STORE,
+    objects: ObjectsFolder = None,
+    trust_module: TrustModule = False,
+    accept_changed: AcceptChanged = False,
+    who: Who = "local",
+) -> None:
+    """Replay a run again with this version, and mark it where it no longer comes out."""
+    options = Options(trust_module=trust_module, accept_changed=accept_changed)
+    with open_store(store, objects=objects) as opened:
+        found = opened.rescore(digest, who=who, options=options)
+    console = Console()
+    if found.verified:
+        console.print(plain(f"Run {digest[:12]}: all {found.episodes} episodes came out."))
+    else:
+        console.print(plain(f"Run {digest[:12]} is outdated: {found.first_difference}"))
+
+
+leaderboard_app.command("register")(register_command)
+leaderboard_app.command("claim")(claim_command)
+leaderboard_app.command("ledger")(ledger_command)
+leaderboard_app.command("epoch")(epoch_command)
+leaderboard_app.command("merge")(merge_command)
+leaderboard_app.command("migrate")(migrate_command)
+leaderboard_app.command("plan")(plan_command)
+leaderboard_app.command("export")(export_command)

@@ -30,7 +30,16 @@ OPTIONS = {
     "play": "--difficulty --log --seed --split env",
     "replay": "--module --show log",
     "envs": "--suite",
-    "leaderboard add": "--accept-changed --store --trust-module bundle",
+    "leaderboard add": "--accept-changed --objects --store --trust-module --who bundle",
+    "leaderboard claim": "--objects --store --who file",
+    "leaderboard epoch": "--objects --salt --store --who",
+    "leaderboard get": "--objects --store digest out",
+    "leaderboard ledger": "--check --checkpoint --since --store",
+    "leaderboard merge": "--objects --other-objects --store --who other",
+    "leaderboard migrate": "--objects --store",
+    "leaderboard register": "--like --objects --store --tasks --trials --who",
+    "leaderboard remove": "--reason --store --who digest",
+    "leaderboard rescore": "--accept-changed --objects --store --trust-module --who digest",
     "leaderboard sign": "--key bundle",
     "leaderboard verify": (
         "--accept-changed --allowed-signers --episode-seconds --sample --step-seconds "

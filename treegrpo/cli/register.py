@@ -1,0 +1,68 @@
+"""treegrpo leaderboard register | claim."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from treegrpo.cli.stores import ObjectsFolder, StoreUrl, Who
+from treegrpo.leaderboards.bundle import read_bundle
+from treegrpo.leaderboards.export.read_every_eval_ever import read_claims
+from treegrpo.leaderboards.render import plain
+from treegrpo.leaderboards.store import DEFAULT_STORE, Registration, open_store, request_like
+
+
+def register_command(
+    like: Annotated[
+        Path, typer.Option(help="Bundle of a trial run: same agent, environment, options, split.")
+    ],
+    tasks: Annotated[int | None, typer.Option(min=1, help="Tasks; else as the trial run.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Episodes per task; else as the trial run.")
+    ] = None,
+    store: StoreUrl = DEFAULT_STORE,
+    objects: ObjectsFolder = None,
+    who: Who = "local",
+) -> None:
+    """Say what will be run, and learn its seed: every registration counts as an attempt."""
+    sizes = {"num_tasks": tasks, "trials": trials}
+    changes = {name: value for name, value in sizes.items() if value is not None}
+    request = request_like(read_bundle(like).manifest, **changes)
+    with open_store(store, create=True, objects=objects) as opened:
+        found = opened.register(request, who=who)
+    console = Console(soft_wrap=True)
+    console.print(plain(f"Registered: {found.manifest.id}"))
+    console.print(plain(f"Run it as below, and add the bundle before {found.expires}:"))
+    console.print(plain(_command(found)))
+
+
+def claim_command(
+    file: Annotated[Path, typer.Argument(help="Record in the format every-eval-ever.")],
+    store: StoreUrl = DEFAULT_STORE,
+    objects: ObjectsFolder = None,
+    who: Who = "local",
+) -> None:
+    """Add results that somebody published: shown on a board of claims, never ranked."""
+    results = read_claims(file)
+    with open_store(store, create=True, objects=objects) as opened:
+        for result in results:
+            opened.claim(result, who=who)
+    Console().print(plain(f"{len(results)} claims are in {store}; none of them is ranked."))
+
+
+def _command(found: Registration) -> str:
+    manifest = found.manifest
+    words = ["treegrpo", "eval", "--agent", manifest.agent, "--env", manifest.env_id]
+    for name, value in manifest.env_kwargs.items():
+        words += ["--env-arg", f"{name}={json.dumps(value)}"]
+    words += ["--split", manifest.split, "--tasks", str(manifest.num_tasks)]
+    words += ["--trials", str(manifest.trials), "--seed", str(manifest.seed)]
+    words += ["--first-index", str(manifest.first_index)]
+    if manifest.training is not None:
+        words += ["--training", manifest.training]
+    return shlex.join([*words, "--registration", manifest.id, "--out", "DIR"])
