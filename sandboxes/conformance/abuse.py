@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING
 
 from treegrpo.sandboxes.base import MIB, Level, Result, ResultKind
 from treegrpo.sandboxes.conformance.bench import OTHER_MARK
-from treegrpo.sandboxes.conformance.case import Bench, Case, Checks, brief, first_fork
+from treegrpo.sandboxes.conformance.case import (
+    PATIENCE_S,
+    Bench,
+    Case,
+    Checks,
+    brief,
+    first_fork,
+)
 from treegrpo.sandboxes.conformance.leaks import (
     check_nothing_left,
     footprint,
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
     from treegrpo.sandboxes import Sandbox
 
 LIMITS = {
-    "timeout_s": 6.0,
+    "timeout_s": 60.0,
     "memory_mb": 256,
     "processes": 16,
     "workspace_mb": 8,
@@ -106,7 +113,7 @@ class Attack:
     code: str
     kinds: tuple[ResultKind, ...] = (DENIED,)
     says_held: bool = True  # whether code that ran to its end must have printed HELD
-    timeout_s: float = 6.0
+    timeout_s: float = 60.0  # of what ends by itself, also where the host is busy
     outside: Outside | None = None  # what the host checks besides, while the node lives
     holds_from: Level | None = Level.L1  # None: from no level
     below: str = ""  # what is so at lower levels
@@ -160,7 +167,7 @@ def _check_result(attack: Attack, bench: Bench, check: Checks, result: Result, t
     check.that("BROKE" not in said, f"the code got through: {shown}")
     if result.ok and attack.says_held:
         check.that("HELD" in said, f"the code did not come to its end: {shown}")
-    check.that(took < attack.timeout_s + 3, f"took {took:.1f} s of {attack.timeout_s}")
+    check.that(took < attack.timeout_s + PATIENCE_S, f"took {took:.1f} s of {attack.timeout_s}")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from treegrpo.sandboxes.base import KIB, Level, Result, ResultKind
 from treegrpo.sandboxes.conformance.abuse import LIMITS, Attack, Outside, Scene
-from treegrpo.sandboxes.conformance.case import Checks, first_fork
+from treegrpo.sandboxes.conformance.case import PATIENCE_S, Checks, first_fork
 from treegrpo.sandboxes.errors import SandboxError
 
 KEPT = int(LIMITS["output_kib"]) * KIB
@@ -53,7 +53,7 @@ def _closes_fast(scene: Scene, _: Result, check: Checks) -> None:
         scene.attacked.list()
         first_fork(scene.attacked).close()
     scene.attacked.close()
-    check.that(time.monotonic() - started < 3, "closing a full node took seconds")
+    check.that(time.monotonic() - started < PATIENCE_S, "a full node holds up its closing")
 
 
 def _sparse_is_refused(scene: Scene, _: Result, check: Checks) -> None:
@@ -65,25 +65,25 @@ def _sparse_is_refused(scene: Scene, _: Result, check: Checks) -> None:
 
 
 _OUTPUT: tuple[tuple[str, str, tuple[ResultKind, ...], float], ...] = (
-    ("endless-lines", "while True: print('y' * 99)", ("timeout",), 0.4),
-    ("no-newline", "for _ in range(3000): n = sys.stdout.write('x' * 9999)", ("ok",), 6.0),
+    ("endless-lines", "while True: print('y' * 99)", ("timeout",), 0.8),
+    ("no-newline", "for _ in range(3000): n = sys.stdout.write('x' * 9999)", ("ok",), PATIENCE_S),
     (
         "binary-stderr",
         "for _ in range(3000): n = sys.stderr.buffer.write(bytes(range(256)) * 32)",
         ("ok",),
-        6.0,
+        PATIENCE_S,
     ),
     (
         "descriptor",
         r"for _ in range(3000): n = os.write(1, b'\x1b[2J\xff\xfe\xf0\x9f' * 999)",
         ("ok",),
-        6.0,
+        PATIENCE_S,
     ),
     (
         "subprocess",
         "import subprocess\nr = subprocess.run(['sh', '-c', 'yes | head -c 30000000; yes >&2'])",
         ("timeout",),
-        0.6,
+        1.2,
     ),
 )
 
@@ -219,7 +219,6 @@ for child in children: child.kill()
 print('HELD' if count < 6 else f'BROKE: {count} processes hold 60 MB each')
 """,
         kinds=("ok", "memory", "exception", "pids"),
-        timeout_s=8.0,
         holds_from=Level.L3,
         below="the sum is looked at now and then: what is quick may pass for a moment",
     ),
@@ -391,7 +390,6 @@ for fd in range(3, 256):
             code,
             kinds=kinds,
             says_held=False,
-            timeout_s=4.0,
             outside=outside,
         )
         for name, code, kinds, outside in _ENDINGS

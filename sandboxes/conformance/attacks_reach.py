@@ -10,7 +10,7 @@ from pathlib import Path
 from treegrpo.sandboxes.base import Level, Result
 from treegrpo.sandboxes.conformance.abuse import Attack, Scene
 from treegrpo.sandboxes.conformance.bait import MARK, SISTER
-from treegrpo.sandboxes.conformance.case import Checks
+from treegrpo.sandboxes.conformance.case import PATIENCE_S, Checks
 from treegrpo.sandboxes.errors import FileRefused, SandboxBusy
 
 _PASSWD = Path("/etc/passwd")
@@ -101,7 +101,7 @@ def _host_file_stands(scene: Scene, _: Result, check: Checks) -> None:
             check.that(not seen & _BESIDE, f"{path} lists the host's {seen & _BESIDE}")
     check.that(not os.path.exists(os.path.join(os.path.dirname(place), "new")), "a new host file")
     check.raises(FileRefused, lambda: box.remove("folder/secret.txt"))
-    check.that(time.monotonic() - started < 3, "special files held us up")
+    check.that(time.monotonic() - started < PATIENCE_S, "special files held us up")
     with open(place, encoding="ascii") as file:
         check.same(scene.bench.bait.secret, file.read(), "the host's file")
 
@@ -199,14 +199,12 @@ verdict()
         "search-everywhere",
         "a search of files, environment and memory finds no secret of the host or another tree",
         f"wanted = {MARK[:3]!r} + {MARK[3:]!r}\n{SEARCH}",
-        timeout_s=8.0,
     ),
     Attack(
         9,
         "search-for-siblings",
         "a search of files finds nothing of another state of the same tree",
         f"wanted = {SISTER[:3]!r} + {SISTER[3:]!r}\n{SEARCH}",
-        timeout_s=8.0,
         holds_from=Level.L2,
         below="workspaces of one tree lie side by side, and one state can read another's",
     ),

@@ -224,7 +224,6 @@ print('HELD')
             code,
             kinds=TAMPER_KINDS,
             says_held=False,
-            timeout_s=0.6,
             outside=_still_right,
         )
         for name, code in {

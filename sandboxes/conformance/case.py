@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from treegrpo.sandboxes import Backend, Sandbox
 
 Status = Literal["holds", "fails", "open", "skipped"]
+# Seconds for what must come or go soon. Only a hang takes as long, also where the host is busy.
+PATIENCE_S = 60.0
 
 
 class Violation(AssertionError):
@@ -106,12 +108,12 @@ class Checks:
         """Check the repr that the code's last expression has."""
         self.same(expected, self.runs(box, code, **options).value, f"value of {brief(code)}")
 
-    def empties(self, seconds: float, left: Callable[[], object], what: str) -> None:
+    def empties(self, left: Callable[[], object], what: str, within_s: float = PATIENCE_S) -> None:
         """Wait until `left()` is empty; a violation that shows it when it is not in time."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + within_s
         while (found := left()) and time.monotonic() < end:
             time.sleep(0.01)
-        self.that(not found, f"{what}, after {seconds} s: {brief(found)}")
+        self.that(not found, f"{what}, after {within_s} s: {brief(found)}")
 
 
 @dataclass(frozen=True)

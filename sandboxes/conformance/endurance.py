@@ -9,10 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from treegrpo.sandboxes.conformance.case import Bench, Case, Checks, case_of, first_fork
+from treegrpo.sandboxes.conformance.case import (
+    PATIENCE_S,
+    Bench,
+    Case,
+    Checks,
+    case_of,
+    first_fork,
+)
 from treegrpo.sandboxes.conformance.containers import containers_of, kill_containers
 from treegrpo.sandboxes.conformance.leaks import commands_with, descendants, kills, new_nonce
 from treegrpo.sandboxes.errors import (
@@ -64,18 +72,21 @@ def f9_a_running_state_is_not_forked(bench: Bench, check: Checks) -> None:
     with bench.sandbox() as box, ThreadPoolExecutor(1) as pool:
         check.runs(box, "import time; x = 1")
         kept = box.snapshot()
-        running = pool.submit(box.exec, "x = 2; time.sleep(0.6); x")
         refusals = 0
-        while not running.done() and not refusals:
-            try:
-                for fork in box.fork():
-                    refusals += isinstance(fork, SandboxBusy)
-            except SandboxBusy:
-                refusals += 1
-            time.sleep(0.005)
+        for seconds in (0.5, 5, 50):  # on a busy host a short step may end before we are asked
+            running = pool.submit(box.exec, f"x = 2; time.sleep({seconds}); x", timeout_s=200)
+            while not running.done() and not refusals:
+                try:
+                    for fork in box.fork():
+                        refusals += isinstance(fork, SandboxBusy)
+                except SandboxBusy:
+                    refusals += 1
+                time.sleep(0.005)
+            if refusals:
+                break
         check.same(1, refusals, "forks refused as busy")
         check.value("1", kept, "x")
-        check.same("2", running.result(30).value, "the running step")
+        check.same("2", running.result(PATIENCE_S).value, "the running step")
 
 
 def f10_dead_closed_and_evicted(bench: Bench, check: Checks) -> None:
@@ -94,20 +105,24 @@ def f10_dead_closed_and_evicted(bench: Bench, check: Checks) -> None:
 
         other, evictions = child.snapshot(), 0
         with ThreadPoolExecutor(1) as pool:
-            forks = pool.submit(_forked_values, other, check)
+            forks = pool.submit(_forked_values, other, check, lambda: evictions > 12)
             while not forks.done():
                 with contextlib.suppress(SandboxBusy):
                     child.evict()
                     evictions += 1
-            values = forks.result(60)
-        check.that(evictions > len(values), f"{evictions} evictions beside {len(values)} forks")
+            values = forks.result(PATIENCE_S)
+        check.that(evictions > 12, f"{evictions} evictions beside {len(values)} forks")
         check.same({"[1]"}, set(values), "forks during evictions")
 
 
-def _forked_values(box: Sandbox, check: Checks) -> list[str | None]:
-    """Return what forks made one after the other hold; a busy state is asked again."""
+def _forked_values(box: Sandbox, check: Checks, is_enough: Callable[[], bool]) -> list[str | None]:
+    """Return what a dozen forks or more hold, made one after the other until it is enough.
+
+    A busy state is asked again.
+    """
     values: list[str | None] = []
-    while len(values) < 12:
+    end = time.monotonic() + PATIENCE_S
+    while len(values) < 12 or not (is_enough() or time.monotonic() > end):
         with contextlib.suppress(SandboxBusy):
             fork = first_fork(box)
             values.append(check.runs(fork, "x").value)
@@ -172,23 +187,23 @@ def f12_a_crash_takes_all_along(bench: Bench, check: Checks) -> None:
     nonce, before = new_nonce(), descendants()
     with bench.reopen() as backend, ThreadPoolExecutor(1) as pool:
         others = containers_of(bench, os.getpid())
-        root = backend.create(bench.spec(timeout_s=60))
+        root = backend.create(bench.spec(timeout_s=600))
         fork = first_fork(root)
         running = pool.submit(root.exec, ["sleep", nonce])
-        check.empties(5, lambda: not commands_with(nonce), "the step did not begin")
+        check.empties(lambda: not commands_with(nonce), "the step did not begin")
         if made := containers_of(bench, os.getpid()) - others:
             kill_containers(made)
         else:
             _kill(_children() - before)
-        check.raises(SandboxLost, lambda: running.result(10))
+        check.raises(SandboxLost, lambda: running.result(PATIENCE_S))
         check.raises(SandboxLost, lambda: fork.exec("1"))
         with kills(nonce):
-            check.empties(4, lambda: commands_with(nonce), "processes of a lost tree")
+            check.empties(lambda: commands_with(nonce), "processes of a lost tree")
         root.close()
         other = backend.create(bench.spec())
         check.value("2", other, "1 + 1")
-    check.empties(4, lambda: _alive(descendants() - before), "processes of the backend")
-    check.empties(4, lambda: containers_of(bench, os.getpid()) - others, "containers")
+    check.empties(lambda: _alive(descendants() - before), "processes of the backend")
+    check.empties(lambda: containers_of(bench, os.getpid()) - others, "containers")
 
 
 def f12_a_dead_client_leaves_nothing(bench: Bench, check: Checks) -> None:
@@ -199,21 +214,21 @@ def f12_a_dead_client_leaves_nothing(bench: Bench, check: Checks) -> None:
     client = subprocess.Popen([sys.executable, "-c", CLIENT, *words], stdout=subprocess.PIPE)
     with client:
         check.same(b"3\n", client.stdout.readline() if client.stdout else b"", "forks")
-        check.empties(5, lambda: not commands_with(nonce), "the step did not begin")
+        check.empties(lambda: not commands_with(nonce), "the step did not begin")
         below, made = descendants(client.pid), containers_of(bench, client.pid)
         check.that(len(below) > 1 or bool(made), f"processes of the client: {below}")
         client.kill()
     with kills(nonce):
-        check.empties(4, lambda: commands_with(nonce) or _alive(below), "processes left")
+        check.empties(lambda: commands_with(nonce) or _alive(below), "processes left")
     with bench.reopen() as backend:
         check.value("2", backend.create(spec), "1 + 1")
-    check.empties(4, lambda: containers_of(bench, client.pid), "containers of a dead client")
+    check.empties(lambda: containers_of(bench, client.pid), "containers of a dead client")
 
 
 def f13_linear_algebra_survives_forks(bench: Bench, check: Checks) -> None:
     """Two hundred rounds of numpy linear algebra in fork and parent alike: no deadlock."""
     rounds = bench.times(200)
-    with bench.sandbox(zygote="numpy", timeout_s=20) as root:
+    with bench.sandbox(zygote="numpy", timeout_s=PATIENCE_S) as root:
         check.runs(root, "import numpy as np; m = np.random.default_rng(0).normal(size=(96, 96))")
         expected = check.runs(root, f"{SOLVE}; round(v, 6)").value
         for number in range(rounds):

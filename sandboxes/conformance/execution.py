@@ -5,11 +5,21 @@ from __future__ import annotations
 import time
 
 from treegrpo.sandboxes.base import Level
-from treegrpo.sandboxes.conformance.case import Bench, Case, Checks, brief, case_of, first_fork
+from treegrpo.sandboxes.conformance.case import (
+    PATIENCE_S,
+    Bench,
+    Case,
+    Checks,
+    brief,
+    case_of,
+    first_fork,
+)
 from treegrpo.sandboxes.conformance.leaks import commands_with, new_nonce
 from treegrpo.sandboxes.errors import SandboxDead
 
 SNOWMAN = "\u2603\U0001f600\u6f22"
+# Time enough to print a line first, also where the host is busy.
+SHORT_S = 1.5
 
 
 def last_expression_is_the_value(bench: Bench, check: Checks) -> None:
@@ -88,10 +98,10 @@ def a_fast_crash_is_a_signal(bench: Bench, check: Checks) -> None:
     """A crash is a signal with its number, at once, never a timeout."""
     for code, number in (("ctypes.string_at(0)", 11), ("os.abort()", 6)):
         with bench.sandbox() as box:
-            result = box.exec(f"import ctypes, os; {code}", timeout_s=8)
+            result = box.exec(f"import ctypes, os; {code}", timeout_s=2 * PATIENCE_S)
             found = (result.kind, result.signal, result.alive)
             check.same(("signal", number, False), found, code)
-            check.that(result.wall_s < 4, f"{code}: took {result.wall_s} s")
+            check.that(result.wall_s < PATIENCE_S, f"{code}: took {result.wall_s} s")
             check.raises(SandboxDead, lambda box=box: box.exec("1"))
 
 
@@ -130,7 +140,7 @@ def a_sequence_is_a_command(bench: Bench, check: Checks) -> None:
 def a_command_that_hangs_is_killed(bench: Bench, check: Checks) -> None:
     """A command that outlives its time gives timeout with what it had printed."""
     with bench.sandbox() as box:
-        result = box.exec(["sh", "-c", "echo begun; sleep 600"], timeout_s=0.4)
+        result = box.exec(["sh", "-c", "echo begun; sleep 600"], timeout_s=SHORT_S)
         check.same(("timeout", b"begun\n"), (result.kind, result.stdout), "kind and output")
 
 
@@ -185,13 +195,14 @@ def a_timeout_kills_it_all(bench: Bench, check: Checks) -> None:
             "print('no newline', end='')\ntime.sleep(600)"
         )
         started = time.monotonic()
-        result = box.exec(code, timeout_s=0.5)
+        result = box.exec(code, timeout_s=SHORT_S)
         took = time.monotonic() - started
+        told, most = f"{took} s, {result.wall_s} s", SHORT_S + PATIENCE_S
         check.same(("timeout", False), (result.kind, result.alive), "kind and alive")
         check.that(result.stdout.startswith(b"partial\n"), f"partial output: {result.stdout!r}")
-        check.that(0.5 <= took < 5 and 0.45 <= result.wall_s < 5, f"{took} s, {result.wall_s} s")
+        check.that(SHORT_S <= took < most and 0.9 * SHORT_S <= result.wall_s < most, told)
         check.raises(SandboxDead, lambda: box.exec("1"))
-        check.empties(3, lambda: commands_with(nonce), "children live on")
+        check.empties(lambda: commands_with(nonce), "children live on")
 
 
 def the_spec_sets_the_timeout(bench: Bench, check: Checks) -> None:
@@ -203,10 +214,12 @@ def the_spec_sets_the_timeout(bench: Bench, check: Checks) -> None:
 def times_are_told(bench: Bench, check: Checks) -> None:
     """A result tells wall and processor seconds; sleeping costs only the first."""
     with bench.sandbox() as box:
-        spin = "import time\nend = time.perf_counter() + 0.2\nwhile time.perf_counter() < end: pass"
+        # By the code's own processor time: it stands still while others have the processor.
+        spin = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
         busy, idle = check.runs(box, spin), check.runs(box, "time.sleep(0.2)")
         check.that(busy.wall_s >= 0.19 and idle.wall_s >= 0.19, f"{busy.wall_s}, {idle.wall_s}")
-        check.that(busy.cpu_s > idle.cpu_s + 0.03, f"cpu {busy.cpu_s} and {idle.cpu_s}")
+        check.that(busy.cpu_s >= 0.19, f"cpu {busy.cpu_s} of a step that spent 0.2")
+        check.that(idle.cpu_s < busy.cpu_s - 0.05, f"cpu {busy.cpu_s} and {idle.cpu_s}")
 
 
 def common_libraries_work(bench: Bench, check: Checks) -> None:

@@ -83,7 +83,7 @@ def f3_threads_are_refused(bench: Bench, check: Checks) -> None:
         check.value("1", box, "stop.set(); t.join(); x")
         check.same([], box.check(), "reasons after the thread ended")
         fork = first_fork(box)
-        check.value("True", fork, "got = lock.acquire(timeout=1); lock.release(); got")
+        check.value("True", fork, "got = lock.acquire(timeout=20); lock.release(); got")
         check.runs(box, "held = lock.acquire()")
         check.value("False", first_fork(box), "lock.acquire(blocking=False)")
 
@@ -95,7 +95,7 @@ def f3_policies_for_background_work(bench: Bench, check: Checks) -> None:
     with bench.sandbox(on_unforkable="kill_background") as box:
         check.runs(box, start)
         check.value("5", first_fork(box), "x")
-    check.empties(3, lambda: commands_with(nonce), "children live on")
+    check.empties(lambda: commands_with(nonce), "children live on")
     with bench.sandbox(on_unforkable="replay") as box:
         check.runs(box, "import threading; x = [6]; e = threading.Event()")
         check.runs(box, "threading.Thread(target=e.wait, daemon=True).start()")

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from treegrpo.sandboxes.conformance.case import Bench, Checks
+from treegrpo.sandboxes.conformance.case import PATIENCE_S, Bench, Checks
 from treegrpo.sandboxes.conformance.containers import containers_of
 
 PROC = Path("/proc")
@@ -99,7 +99,7 @@ def footprint(bench: Bench) -> Footprint:
 
 
 def check_nothing_left(
-    bench: Bench, check: Checks, before: Footprint, nonce: str, *, seconds: float = 4.0
+    bench: Bench, check: Checks, before: Footprint, nonce: str, *, within_s: float = PATIENCE_S
 ) -> None:
     """Check that the host is as before, once closed trees have had a moment to go.
 
@@ -121,7 +121,7 @@ def check_nothing_left(
             left["descriptors"] = now.descriptors - before.descriptors
         return {name: what for name, what in left.items() if what}
 
-    check.empties(seconds, more, "left on the host")
+    check.empties(more, "left on the host", within_s)
 
 
 def _lines(path: str) -> list[str]:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from treegrpo.sandboxes.base import Level, SandboxSpec
+from treegrpo.sandboxes.base import Level, Result, SandboxSpec
 from treegrpo.sandboxes.conformance.case import (
+    PATIENCE_S,
     Bench,
     Case,
     Checks,
@@ -121,7 +122,10 @@ def pickles_replay_elsewhere(bench: Bench, check: Checks) -> None:
         data = pickle.dumps(box)
         check.value("[3, 9]", box, "x.append(9); x")
         done = subprocess.run(
-            [sys.executable, "-c", UNPICKLE], input=data, capture_output=True, timeout=60
+            [sys.executable, "-c", UNPICKLE],
+            input=data,
+            capture_output=True,
+            timeout=2 * PATIENCE_S,
         )
         expected = f"[3, 9] file and more {box.state_hash}\n"
         check.same(expected, done.stdout.decode(), f"fresh process ({done.stderr.decode()[-500:]})")
@@ -219,30 +223,39 @@ def sandboxes_run_side_by_side(bench: Bench, check: Checks) -> None:
         running = {name: pool.submit(work, box, name) for name, box in boxes.items()}
         for name, future in running.items():
             expected = [None, *(repr(f"{name}{name}{n}") for n in range(10))]
-            check.same(expected, future.result(60), f"values of {name}")
+            check.same(expected, future.result(PATIENCE_S), f"values of {name}")
 
 
 def a_running_sandbox_is_busy(bench: Bench, check: Checks) -> None:
     """While code runs in a sandbox, fork and read of it raise SandboxBusy; other trees go on."""
     with bench.sandbox() as box, bench.sandbox() as other, ThreadPoolExecutor(1) as pool:
-        running = pool.submit(box.exec, "import time; time.sleep(0.8); 'done'")
-        refused = {"fork": False, "read": False}
-        while not running.done():
-            for name, call in (("fork", box.fork), ("read", lambda: box.read("missing"))):
-                try:
-                    call()
-                except SandboxBusy:
-                    refused[name] = True
-                except SandboxError:
-                    continue  # not begun, or ended
+        for seconds in (0.8, 8, 80):  # on a busy host a short step may end before we ask
+            code = f"import time; time.sleep({seconds}); 'done'"
+            running = pool.submit(box.exec, code, timeout_s=200)
+            refused = _refused_while(running, box)
             if all(refused.values()):
                 check.value("2", other, "1 + 1")
-                check.that(not running.done(), "another tree had to wait")
-                break
-            time.sleep(0.005)
+                if not running.done():
+                    break
         check.same({"fork": True, "read": True}, refused, "refused while running")
-        check.same("'done'", running.result(30).value, "value of the step")
+        check.that(not running.done(), "another tree had to wait")
+        check.same("'done'", running.result(200).value, "value of the step")
         check.value("'after'", first_fork(box), "'after'")
+
+
+def _refused_while(running: Future[Result], box: Sandbox) -> dict[str, bool]:
+    """Return which calls were refused as busy before a step ended; ends once all were."""
+    refused = {"fork": False, "read": False}
+    while not running.done() and not all(refused.values()):
+        for name, call in (("fork", box.fork), ("read", lambda: box.read("missing"))):
+            try:
+                call()
+            except SandboxBusy:
+                refused[name] = True
+            except SandboxError:
+                continue  # not begun, or ended
+        time.sleep(0.005)
+    return refused
 
 
 def coroutines_do_the_same(bench: Bench, check: Checks) -> None:
@@ -263,11 +276,11 @@ def coroutines_do_the_same(bench: Bench, check: Checks) -> None:
         check.same("'1'", result.value, "value of a step")
         check.same(b"1", await child.read("f"), "file")
         check.same(["f"], [entry.name for entry in await child.list()], "names")
-        ticks = asyncio.get_running_loop().time
-        began = ticks()
-        slow = asyncio.create_task(child.exec("import time; time.sleep(0.3)"))
-        await asyncio.sleep(0)
-        check.that(ticks() - began < 0.25, "the loop was blocked by a running step")
+        slow, turns = asyncio.create_task(child.exec("import time; time.sleep(0.5)")), 0
+        while not slow.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+        check.that(turns > 5, f"the loop had {turns} turns: it was blocked by a running step")
         check.same("ok", (await slow).kind, "kind of the slow step")
         await root.close()
         root.tree.close()

@@ -105,7 +105,7 @@ def test_checks_name_the_wrong_error() -> None:
     with pytest.raises(Violation, match="expected KeyError, got 5"):
         check.raises(KeyError, lambda: 5)
     with pytest.raises(Violation, match=r"still there, after 0.0 s: \[1\]"):
-        check.empties(0.0, lambda: [1], "still there")
+        check.empties(lambda: [1], "still there", 0.0)
     assert check.count == 4
 
 
@@ -113,7 +113,7 @@ def test_a_left_process_is_seen(idle: Bench) -> None:
     nonce, before = new_nonce(), footprint(idle)
     with subprocess.Popen(["sleep", nonce]) as left:
         with pytest.raises(Violation, match=rf"'commands': \[{left.pid}\]"):
-            check_nothing_left(idle, Checks(), before, nonce, seconds=0.2)
+            check_nothing_left(idle, Checks(), before, nonce, within_s=0.2)
         left.kill()
     check_nothing_left(idle, Checks(), before, nonce)
 
@@ -123,10 +123,10 @@ def test_left_files_and_descriptors_are_seen(idle: Bench) -> None:
     left = idle.home / "left"
     with left.open("w") as file:
         with pytest.raises(Violation, match="left'"):
-            check_nothing_left(idle, Checks(), before, new_nonce(), seconds=0.05)
+            check_nothing_left(idle, Checks(), before, new_nonce(), within_s=0.05)
         left.unlink()
         with pytest.raises(Violation, match="'descriptors': 1"):
-            check_nothing_left(idle, Checks(), before, new_nonce(), seconds=0.05)
+            check_nothing_left(idle, Checks(), before, new_nonce(), within_s=0.05)
         assert not file.closed
     check_nothing_left(idle, Checks(), before, new_nonce())
 
