@@ -213,6 +213,7 @@ class SearchAgent:
         try:
             while self._round(searches):
                 pass
+            plans = {search.view.key: list(search.best) for search in searches}
         finally:
             for search in searches:
                 search.close()
@@ -221,7 +222,7 @@ class SearchAgent:
             spent = sum(search.spent[1:], start=search.spent[0]) if search.spent else Usage()
             self._spent[search.view.key] = replace(spent, search=search.done)
             if search.error is None:
-                self._plans[search.view.key] = list(search.best)
+                self._plans[search.view.key] = plans[search.view.key]
         return {s.view.key: s.error for s in searches if s.error is not None}
 
     def _round(self, searches: Sequence[_Search]) -> bool:
