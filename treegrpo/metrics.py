@@ -85,6 +85,9 @@ def _share_of_mixed(by_question: Sequence[Sequence[float]]) -> float:
     return fmean(len(set(question)) > 1 for question in known) if known else 0.0
 
 
+_BETTER_START = "give the model a better start, such as treegrpo warmstart with more demonstrations"
+
+
 def why_nothing(row: Mapping[str, Any]) -> str:
     """Return why a step's rollouts taught nothing, and what to do, from its metrics."""
     ends, unstarted = row["end_reasons"], row["unstarted"]
@@ -92,14 +95,19 @@ def why_nothing(row: Mapping[str, Any]) -> str:
     failed = sum(row["failures"].values())
     if failed and failed >= row["rollouts"]:
         return "every rollout failed"
-    if cut["context_limit"] and cut["context_limit"] >= row["rollouts"] - failed:
+    all_cut = bool(cut["context_limit"]) and cut["context_limit"] >= row["rollouts"] - failed
+    if row["leaves"] and not row["tool_calls"]:
+        limits = "max_action_tokens" + (" and max_context_tokens" if all_cut else "")
+        return f"no tool call was made: {_BETTER_START}, or raise {limits}"
+    if all_cut:
         return "every episode is cut at the context limit: raise max_context_tokens"
     if cut["budget"] and not row["leaves"]:
         return "the budget leaves no episode whole: raise it, or lower questions or trunks"
     if not row["leaves"]:
         return "no rollout has an outcome"
     if not row["mixed_questions"]:
-        return "equal rewards in every question"
+        to_do = "" if row["success_rate"] else f", and no success: {_BETTER_START}, or easier tasks"
+        return f"equal rewards in every question{to_do}"
     return "the credit of every step is 0"
 
 

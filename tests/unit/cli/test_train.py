@@ -30,8 +30,9 @@ def grown(*ends: dict[str, Any], **counts: Any) -> Grown:
     tree = Tree("q")
     tree.add(None, observation_ids=[1, 2])
     for end in ends:
-        tree.add(0, action_ids=[3], action_logps=[-1.0], **end)
-    made = Grown(questions=[[tree]])
+        fields: dict[str, Any] = {"tool_calls": 1, **end}
+        tree.add(0, action_ids=[3], action_logps=[-1.0], **fields)
+    made = Grown(questions=[[tree]], tool_calls=tree.tool_calls)
     for name, value in counts.items():
         setattr(made, name, Counter(value))
     return made
@@ -86,6 +87,25 @@ NAN = ("grader", "score() of a/Nan-v0 gave {'score': nan}: not finite")
             grown(solved(), solved(), FAILED, failures={"grader": 1}, faults={NAN: 1}),
             "success 1.00  failed 1 of 3: grader: score() of a/Nan-v0 gave {'score': nan}: not "
             "finite  nothing learned: equal rewards in every question",
+        ),
+        (
+            grown(
+                {**cut("context_limit"), "tool_calls": 0}, {**cut("context_limit"), "tool_calls": 0}
+            ),
+            "success 0.00  nothing learned: no tool call was made: give the model a better start, "
+            "such as treegrpo warmstart with more demonstrations, or raise max_action_tokens and "
+            "max_context_tokens",
+        ),
+        (
+            grown({**cut("turn_limit"), "tool_calls": 0}),
+            "success 0.00  nothing learned: no tool call was made: give the model a better start, "
+            "such as treegrpo warmstart with more demonstrations, or raise max_action_tokens",
+        ),
+        (
+            grown(cut("turn_limit"), cut("turn_limit")),
+            "success 0.00  nothing learned: equal rewards in every question, and no success: give "
+            "the model a better start, such as treegrpo warmstart with more demonstrations, or "
+            "easier tasks",
         ),
         (grown(), "no outcome  nothing learned: no rollout has an outcome"),
         (
