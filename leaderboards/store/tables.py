@@ -61,7 +61,8 @@ class Flag(TypeDecorator[bool]):
 
 Whole = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 """An integer of 64 bits."""
-Real: Any = sa.Double().with_variant(sa.REAL(), "sqlite")
+_double: Any = sa.Double()  # typed in parts only
+Real: Any = _double.with_variant(sa.REAL(), "sqlite")
 """A float of 64 bits."""
 
 
