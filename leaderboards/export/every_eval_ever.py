@@ -78,7 +78,7 @@ def folder_name(text: str) -> str:
     """Return a name that is one harmless folder on every system."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", text)[:MAX_FOLDER_CHARS]
     name = re.sub(r"\.+$|^\.+", "_", name)
-    return f"{name}_" if _RESERVED.fullmatch(name) else name
+    return f"_{name}" if _RESERVED.fullmatch(name) else name
 
 
 def aggregate(bundle: Bundle) -> dict[str, Any]:

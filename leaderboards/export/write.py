@@ -62,7 +62,7 @@ def export(bundle: Path, format_name: str, out: Path) -> Bundle:
     except (OverflowError, ValueError) as error:
         raise TreegrpoError(
             f"An export of '{bundle}' asked for, but it holds a number that {format_name} cannot "
-            f"hold: {ascii(str(error))[1:-1][:200]}. Export it in another format."
+            f"hold: {ascii(str(error))[1:-1][:200]}. No evaluation gives it: mistrust this bundle."
         ) from error
     return found
 
