@@ -106,9 +106,13 @@ def _valid_index(tasks: Sequence[Task], index: Any) -> int:
         position = operator.index(index)
     except TypeError:
         raise UnknownOption(f"Task index {index!r} asked for; an index is an integer.") from None
+    if not tasks:
+        raise UnknownOption(f"Task index {position} asked for; the split has none.")
     if not 0 <= position < len(tasks):
+        count = f"which are {len(tasks):,} tasks" if len(tasks) > 1 else "which is 1 task"
         raise UnknownOption(
-            f"Task index {position} asked for; the split has 0 to {len(tasks) - 1}."
+            f"Task index {position} asked for; the split has 0 to {len(tasks) - 1}, {count}. "
+            "Choose among these."
         )
     return position
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,10 @@ TOOL ARGUMENTS   call a tool: words in the order of its parameters, or name=valu
 :tools           the tools and their parameters
 :hint            what the oracle would do
 :raw TEXT        send any text as the action
+:help            these lines
 :quit            leave; so does the end of the input"""
+
+_COMMANDS = re.findall(r"^:\w+", HELP, re.MULTILINE)
 
 EnvId = Annotated[str, typer.Argument(help="Environment id, such as treegrpo/SQL-v0.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the episode.")]
@@ -106,7 +110,7 @@ class Game:
         """Return what comes of a line; `left` is set when it was the last one."""
         word, _, rest = line.strip().partition(" ")
         match word:
-            case "":
+            case "" | ":help":
                 return [HELP]
             case ":quit":
                 self.left = True
@@ -119,6 +123,8 @@ class Game:
                 return [self._hint()]
             case ":raw":
                 return self._act(rest)
+            case _ if word.startswith(":"):
+                return [f"No command '{word}'.{suggest(word, _COMMANDS)} Not sent.", HELP]
             case _:
                 return self._call(word, rest)
 

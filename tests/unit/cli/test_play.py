@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.envs import toys
 from treegrpo.cli import main
-from treegrpo.cli.play import Game, read_arguments
+from treegrpo.cli.play import HELP, Game, read_arguments
 from treegrpo.envs.recorder import read_log, replay
 from treegrpo.envs.registry import register
 
@@ -67,6 +67,14 @@ def test_an_opening_shows_the_task_the_tools_and_the_budgets(played: Any) -> Non
         "[turn 0 of 8, tool calls 0 of 16]\n> ",
     ):
         assert words in out
+
+
+def test_help_is_the_same_by_name_and_by_an_empty_line() -> None:
+    one = game()
+    assert one.answer(":help") == one.answer("") and ":help            these lines" in HELP
+    said = one.answer(":hlep")
+    assert said == ["No command ':hlep'. Did you mean ':help'? Not sent.", HELP]
+    assert one.answer("roll")[-1].startswith("[turn 1 of 8")
 
 
 def test_an_episode_to_its_end() -> None:

@@ -277,7 +277,7 @@ def test_wrong_reset_options_say_what_there_is() -> None:
     wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"dificulty": 1}, UnknownOption, "Did you mean 'difficulty'?"),
         ({"split": "tets"}, UnknownSplit, "it has: train, test. Did you mean 'test'?"),
-        ({"index": 1_000}, UnknownOption, "the split has 0 to 999"),
+        ({"index": 1_000}, UnknownOption, "the split has 0 to 999, which are 1,000 tasks. Choose"),
         ({"index": -1}, UnknownOption, "the split has 0 to 999"),
         ({"index": "2"}, UnknownOption, "an index is an integer"),
         ({"difficulty": 9}, UnknownOption, "the split has 1, 2."),
@@ -487,6 +487,10 @@ def test_tasks_from_a_list() -> None:
     _, reward, *_, info = env.step(env.encode_call("answer"))
     assert (reward, info["end_reason"]) == (0.5, "gave up")
     assert info["reward_components"] == {"score": 0.5} and info["success"] is False
+    with pytest.raises(UnknownOption, match="Task index 0 asked for; the split has none"):
+        env.reset(options={"split": "test", "index": 0})
+    with pytest.raises(UnknownOption, match="the split has 0 to 1, which are 2 tasks"):
+        env.reset(options={"index": 2})
     with pytest.raises(UnknownOption, match="the split has none"):
         env.reset(seed=0, options={"split": "test"})
 
