@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
+import subprocess
+import sys
+import textwrap
 import threading
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
@@ -269,3 +275,23 @@ def test_actions_are_read_by_name_or_number() -> None:
         with pytest.raises(BadAction):
             words.read(wrong)
     assert {words.draw(np.random.default_rng(k)) for k in range(20)} == {"on", "off"}
+
+
+def test_the_guides_command_finds_the_guides_module(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "adapters.md").read_text()
+    module = re.search(r"^    # my_games\.py\n(?:    .*\n)+", page, re.MULTILINE)
+    command = re.search(r"^    (.*)treegrpo check (\S+)$", page, re.MULTILINE)
+    assert module is not None and command is not None
+    (tmp_path / "my_games.py").write_text(textwrap.dedent(module[0]))
+    code = f"from treegrpo.envs.registry import find_spec; print(find_spec('{command[2]}').id)"
+    variables = {"PATH": os.environ["PATH"], **dict(w.split("=") for w in command[1].split())}
+    # -P: like the installed command, which does not have its caller's folder on the path.
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "mine/Taxi-v0\n", done.stderr
