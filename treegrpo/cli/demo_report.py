@@ -67,10 +67,9 @@ def _page(out: Path, summary: dict[str, Any], rows: list[dict[str, Any]]) -> str
     """Return the page of trees, below the numbers that a reader looks for first."""
     low, high = summary["success_after_low"], summary["success_after_high"]
     after = f"{100 * summary['success_after']:.0f} %"
-    headline = f"{100 * summary['success_before']:.0f} % \N{RIGHTWARDS ARROW} {after}"
+    before = f"{100 * summary['success_before']:.0f} %"
     interval = "" if low is None or high is None else f"{100 * low:.0f} to {100 * high:.0f} %"
     facts = (
-        ("success on held-out tasks", "before and after training"),
         ("95 % interval", interval),
         ("sampled tokens", f"{summary['sampled_tokens']:,}"),
         ("tool calls", f"{summary['tool_calls']:,}"),
@@ -83,7 +82,7 @@ def _page(out: Path, summary: dict[str, Any], rows: list[dict[str, Any]]) -> str
         read_trees(out / "trees.jsonl"),
         title="Demo: rollout trees",
         max_questions=MAX_QUESTIONS,
-        headline=headline,
+        headline=f"{before} \N{RIGHTWARDS ARROW} {after} success on held-out questions",
         facts=tuple(fact for fact in facts if fact[1]),
         charts=training_charts([run])[:1],
     )

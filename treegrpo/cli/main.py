@@ -14,6 +14,7 @@ from treegrpo.cli.errors import run
 from treegrpo.cli.evaluate import eval_command
 from treegrpo.cli.leaderboard import leaderboard_app
 from treegrpo.cli.sandbox import sandbox_app
+from treegrpo.cli.view import view_command
 from treegrpo.leaderboards.agents import Agent
 
 app = typer.Typer(
@@ -24,12 +25,12 @@ app = typer.Typer(
 )
 
 
-def _folder_agent(folder: Path) -> Agent:
+def _folder_agent(folder: Path, *, temperature: float = 1.0, max_action_tokens: int = 64) -> Agent:
     from treegrpo.cli.policy import load_policy  # torch, only when a folder is named
     from treegrpo.cli.progress import quiet
 
     quiet()
-    return load_policy(folder)
+    return load_policy(folder, temperature=temperature, max_action_tokens=max_action_tokens)
 
 
 app.command("demo")(demo.demo_command)
@@ -40,6 +41,7 @@ app.command("check")(check.check_command)
 app.command("play")(play.play_command)
 app.command("replay")(replay.replay_command)
 app.command("mcp")(mcp.mcp_command)
+app.command("view")(view_command)
 app.command("envs")(envs.envs_command)
 app.command("eval")(eval_command(_folder_agent))
 app.add_typer(leaderboard_app, name="leaderboard")

@@ -20,7 +20,9 @@ OPTIONS = {
     "train": "--config --env --model --out --resume overrides",
     "warmstart": ("--demonstrations --difficulty --env --layers --mistakes --out --seed --threads"),
     "eval": (
-        "--agent --concurrency --env --env-arg --first-index --out --seed --split --tasks --trials"
+        "--agent --agent-arg --base-url --concurrency --env --env-arg --first-index --key-env --out "
+        "--prices --registration --requests-per-minute --retries --retry-failed --seed --split "
+        "--tasks --training --trials"
     ),
     "sandbox bench": "--backend --quick",
     "sandbox probe": "--image --json",
