@@ -2,8 +2,9 @@
 
 The file's bytes are read once and handed to SQLite, which never sees the file: it can write
 nothing, follow no journal and open no other file. An image may be crafted to do harm, so
-virtual tables are refused, schemas are not trusted and statements run under the guard, with
-limits for larger data. Nothing changes, so all episodes and forks share one connection.
+virtual tables are refused, views cannot call functions of ours, the sizes of cells are checked
+and statements run under the guard, with limits for larger data. Nothing changes, so all
+episodes and forks share one connection.
 """
 
 from __future__ import annotations
@@ -147,10 +148,11 @@ class FileDatabase(Database):
 
 
 class _FileGuard(Guard):
-    """A guard that stops a statement by memory and time, too.
+    """A guard that stops a statement by memory and seconds, too.
 
-    Long values times many steps are much of both. An honest statement comes nowhere near, so
-    what it gives still depends on nothing but the data.
+    Long values times many steps are much of both. Unlike steps, these depend on the machine and
+    on what else the process does: a statement that comes near them may be answered here and
+    stopped there, and its episode then does not replay.
     """
 
     _start_bytes, _start_s = 0, 0.0

@@ -163,6 +163,31 @@ def test_a_broken_schema_is_refused_and_broken_rows_are_told(path: Path) -> None
         rows(load(path), "SELECT * FROM item")
 
 
+def test_a_cell_that_leaves_its_page_is_told_by_whoever_reads_the_page(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    page = int.from_bytes(data[16:18], "big")  # the second page is the table's
+    assert data[page] == 0x0D and int.from_bytes(data[page + 3 : page + 5], "big") == 2
+    cell = page + int.from_bytes(data[page + 8 : page + 10], "big")
+    end = cell + 2 + data[cell]  # a byte of length, a byte of row id, and so many of content
+    assert end == 2 * page
+    data[cell] += 40
+    path.write_bytes(data)
+    # Counting reads no content, so that only the check of sizes can tell.
+    with pytest.raises(SQLError, match="malformed"):
+        rows(load(path), "SELECT count(*) FROM item")
+
+
+def test_a_files_own_schema_is_not_trusted_with_functions_of_ours(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE VIEW sly AS SELECT date(day) FROM item")
+        connection.execute("CREATE VIEW plain AS SELECT upper(name) FROM item")
+        connection.commit()
+    database = load(path)
+    with pytest.raises(SQLError, match=r"unsafe use of date\(\)"):
+        rows(database, "SELECT * FROM sly")
+    assert rows(database, "SELECT * FROM plain") == (("NUT",), ("BOLT",))
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 8191), st.integers(0, 255)), min_size=1, max_size=40))
 def test_no_byte_of_a_file_can_raise_anything_else(
