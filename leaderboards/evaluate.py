@@ -1,11 +1,31 @@
-"""Run an agent over the tasks of an environment and write a bundle."""
+"""Run an agent over the tasks of an environment and write a bundle.
+
+    evaluate(agent, "treegrpo/SQL-v1", split="test", num_tasks=100, trials=2, seed=0, out="DIR")
+
+An agent or an environment that crashes costs its own episode only: that episode has a failure,
+is counted, and scores 0. After a kill the same call goes on: finished episodes are kept beside
+`out`, which appears whole at the end, or never.
+
+    agent          acts in up to `concurrency` live episodes at once
+    env_id         id of a registered environment; env_kwargs are its options, as JSON values
+    split          split of the environment
+    num_tasks      tasks `first_index` to `first_index + num_tasks - 1` of the split
+    trials         episodes per task, each with a seed of its own
+    seed           decides every reset seed, together with environment, split, task and trial
+    out            folder of the bundle; must not exist
+    retry_failed   how often an episode that failed by its provider is played again before the
+                   bundle is sealed; what the failed attempts cost is counted in
+    terms          under which terms the result counts (track, training, suite, registration)
+    progress       called after every episode, and once with those that were kept
+    watch          called with every episode that ended, those that were kept included
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from treegrpo.envs.digest import stable_seed
 from treegrpo.envs.errors import TreegrpoError
@@ -26,6 +46,17 @@ Watch = Callable[[EpisodeRecord], None]
 """Called with every episode that ended, those that an earlier call left included."""
 
 
+class Extent(TypedDict):
+    """How much of every environment is played, and how; see the module's text."""
+
+    num_tasks: int
+    trials: int
+    seed: int
+    concurrency: NotRequired[int]
+    first_index: NotRequired[int]
+    retry_failed: NotRequired[int]
+
+
 def evaluate(
     agent: Agent,
     env_id: str,
@@ -44,27 +75,6 @@ def evaluate(
     watch: Watch | None = None,
 ) -> EvaluationSummary:
     """Return the scores of `agent`, and leave a bundle that others can verify at `out`.
-
-    An agent or an environment that crashes costs its own episode only: that episode has a
-    failure, is counted, and scores 0. After a kill the same call goes on: finished episodes
-    are kept beside `out`.
-
-    Args:
-        agent: acts in up to `concurrency` live episodes at once.
-        env_id: id of a registered environment.
-        split: split of the environment.
-        num_tasks: tasks `first_index` to `first_index + num_tasks - 1` of the split.
-        trials: episodes per task, each with a seed of its own.
-        seed: decides every reset seed, together with environment, split, task and trial.
-        out: folder of the bundle; must not exist. It appears whole at the end, or never.
-        env_kwargs: options of the environment, as JSON values.
-        concurrency: at most so many episodes are live at once.
-        first_index: index of the first task.
-        retry_failed: how often an episode that failed by its provider is played again before
-            the bundle is sealed; what the failed attempts cost is counted in.
-        terms: under which terms the result counts (track, training, suite, registration).
-        progress: called after every episode, and once with those that were kept.
-        watch: called with every episode that ended, those that were kept included.
 
     Raises:
         TreegrpoError: an unknown environment, option or split, too few tasks, a value out of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich import box
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from treegrpo.leaderboards.board import Board, BoardKey, BoardRow
 from treegrpo.leaderboards.stats import Interval
+from treegrpo.leaderboards.suite import SuiteSummary
 from treegrpo.leaderboards.summary import EvaluationSummary
 
 _LETTERS = {"replayed": "r", "recomputed": "c", "declared": "d"}
@@ -88,12 +90,56 @@ def summary_table(summary: EvaluationSummary) -> Table:
     table.add_row("tasks x trials", f"{summary.num_tasks} x {summary.trials}", "")
     table.add_row("turns per episode", f"{summary.turns:.2f}", "")
     table.add_row("tool calls per episode", f"{summary.tool_calls:.2f}", "")
+    if summary.search_turns is not None and summary.search_tool_calls is not None:
+        table.add_row("  turns in forks", f"{summary.search_turns:.2f}", "")
+        table.add_row("  tool calls in forks", f"{summary.search_tool_calls:.2f}", "")
     table.add_row("sampled tokens", count(summary.sampled_tokens), "")
+    if summary.requests is not None:
+        table.add_row("tokens read", count(summary.input_tokens), "")
+        table.add_row("requests", count(summary.requests), "")
+        table.add_row("dollars", "-" if summary.dollars is None else f"{summary.dollars:.4f}", "")
     for who, number in summary.failures.items():
         table.add_row(f"failed by {who}", str(number), "")
     if summary.first_failure is not None:
         table.caption = plain(f"First failure: {summary.first_failure}")
     return table
+
+
+def suite_table(suite: SuiteSummary) -> Table:
+    """Return the score of a suite, with each entry's success and what it counts for."""
+    table = Table(title=plain(f"{next(iter(suite.entries.values())).agent} on {suite.suite}"))
+    table.add_column("entry")
+    for name in ("success", "normalised", "failures", "sampled tokens", "dollars"):
+        table.add_column(name, justify="right")
+    for name, summary in suite.entries.items():
+        dollars = "-" if summary.dollars is None else f"{summary.dollars:.4f}"
+        table.add_row(
+            plain(name), f"{summary.success.mean:.3f}", plain(str(suite.score.members[name])),
+            str(sum(summary.failures.values())), count(summary.sampled_tokens), dollars,
+        )  # fmt: skip
+    table.add_row("score (null 0, oracle 1)", "", plain(str(suite.score.score)), "", "", "")
+    return table
+
+
+def failures_line(summaries: Sequence[EvaluationSummary]) -> str | None:
+    """Return how many episodes failed without the agent's doing, and what can be done."""
+    counted: Counter[str] = Counter()
+    for summary in summaries:
+        counted.update(summary.infrastructure_failures)
+    if not counted:
+        return None
+    episodes = sum(summary.num_tasks * summary.trials for summary in summaries)
+    causes = ", ".join(f"{who} {number}" for who, number in sorted(counted.items()))
+    line = (
+        f"{counted.total()} of {episodes} episodes failed without the agent's doing ({causes}). "
+        "They stay in the count and score 0."
+    )
+    if counted["provider"]:
+        line += (
+            " What is sealed is not changed: to have provider failures played again before "
+            "that, evaluate to another --out with --retry-failed 2."
+        )
+    return line
 
 
 def plain(text: str) -> Text:

@@ -91,9 +91,8 @@ class Staging:
                 path.unlink()
 
     def _check_same(self, head: Any) -> None:
-        before, now = _comparable(head), _comparable(self.head)
-        if digest(before) != digest(now):
-            fields = [name for name in now if digest(before.get(name)) != digest(now[name])]
+        fields = differing(head, self.head)
+        if fields:
             raise BundleError(
                 f"An evaluation asked for, but another one lies half finished in '{self._part}': "
                 f"its {', '.join(fields)} differ. Finish it with its own command "
@@ -123,8 +122,10 @@ class Staging:
         self.finished[record.index, record.trial] = record, task
 
 
-def _comparable(head: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in head.items() if name not in _OF_ONE_CALL}
+def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return the fields in which two manifests ask for different evaluations."""
+    names = [name for name in now if name not in _OF_ONE_CALL]
+    return [name for name in names if digest(before.get(name)) != digest(now[name])]
 
 
 def check_place(out: Path) -> None:

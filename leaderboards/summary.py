@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from decimal import Decimal
+from typing import Literal, TypeVar
 
 from treegrpo.leaderboards.bundle import Bundle
 from treegrpo.leaderboards.errors import TasksDiffer
-from treegrpo.leaderboards.schema import EpisodeRecord
+from treegrpo.leaderboards.schema import AGENT_FAILURES, EpisodeRecord
 from treegrpo.leaderboards.stats import (
     UNIT,
     Interval,
@@ -20,13 +21,16 @@ from treegrpo.leaderboards.stats import (
 )
 from treegrpo.leaderboards.stats.budget import Spent
 
+N = TypeVar("N", int, Decimal)
+
 
 @dataclass(frozen=True)
 class EvaluationSummary:
     """Scores of one bundle with 95 % intervals over tasks.
 
-    `turns` and `tool_calls` are means per episode; `sampled_tokens` is the total, None as soon
-    as one episode has no count. `failures` counts episodes by who made them fail; they
+    `turns` and `tool_calls` are means per episode, `search_turns` and `search_tool_calls` those
+    in forks, beside them (None: nobody searched). Tokens, dollars and requests are totals, None
+    as soon as one episode has no count. `failures` counts episodes by who made them fail; they
     scored 0, and `first_failure` says what happened in the first of them.
     """
 
@@ -45,6 +49,16 @@ class EvaluationSummary:
     failures: dict[str, int]
     first_failure: str | None
     digest: str
+    input_tokens: int | None
+    dollars: Decimal | None
+    requests: int | None
+    search_turns: float | None
+    search_tool_calls: float | None
+
+    @property
+    def infrastructure_failures(self) -> dict[str, int]:
+        """Failures that were not the agent's own; they stay in the denominator all the same."""
+        return {who: n for who, n in self.failures.items() if who not in AGENT_FAILURES}
 
 
 def summarise(bundle: Bundle) -> EvaluationSummary:
@@ -54,8 +68,8 @@ def summarise(bundle: Bundle) -> EvaluationSummary:
         str(task.index): task.difficulty for task in manifest.tasks if task.difficulty is not None
     }
     success = _by_task(episodes, lambda episode: float(episode.success))
-    tokens = [episode.tokens.output for episode in episodes]
-    counted = [count for count in tokens if count is not None]
+    dollars = [None if e.dollars is None else Decimal(e.dollars) for e in episodes]
+    searched = [e.search for e in episodes if e.search is not None]
     return EvaluationSummary(
         agent=manifest.agent.name,
         env_id=manifest.env_id,
@@ -67,11 +81,16 @@ def summarise(bundle: Bundle) -> EvaluationSummary:
         success_by_difficulty=grouped_intervals(success, difficulties, bounds=UNIT),
         turns=sum(episode.turns for episode in episodes) / len(episodes),
         tool_calls=sum(episode.tool_calls for episode in episodes) / len(episodes),
-        sampled_tokens=sum(counted) if len(counted) == len(tokens) else None,
+        sampled_tokens=_total([episode.tokens.output for episode in episodes]),
         end_reasons=_counts(episode.end_reason for episode in episodes),
         failures=_counts(episode.failure for episode in episodes),
         first_failure=next((e.failure_detail for e in episodes if e.failure is not None), None),
         digest=bundle.digest,
+        input_tokens=_total([episode.tokens.input for episode in episodes]),
+        dollars=_total(dollars),
+        requests=_total([episode.requests for episode in episodes]),
+        search_turns=sum(s.turns for s in searched) / len(episodes) if searched else None,
+        search_tool_calls=sum(s.tool_calls for s in searched) / len(episodes) if searched else None,
     )
 
 
@@ -116,16 +135,24 @@ def spent_by_task(bundle: Bundle, unit: CostUnit) -> dict[str, list[Spent]]:
     """
     found: defaultdict[str, list[Spent]] = defaultdict(list)
     for episode in bundle.episodes:
-        found[str(episode.index)].append(Spent(_cost(episode, unit), episode.success))
+        found[str(episode.index)].append(Spent(cost(episode, unit), episode.success))
     return dict(found)
 
 
-def _cost(episode: EpisodeRecord, unit: CostUnit) -> float | None:
+def cost(episode: EpisodeRecord, unit: CostUnit) -> float | None:
+    """Return what an episode spent, all branches of a search counted; None: nobody counted."""
     if unit == "dollars":
         return None if episode.dollars is None else float(episode.dollars)
     if unit == "sampled_tokens":
         return episode.tokens.output
-    return episode.turns if unit == "turns" else episode.tool_calls
+    in_forks = 0 if episode.search is None else getattr(episode.search, unit)
+    return getattr(episode, unit) + in_forks
+
+
+def _total(counts: Sequence[N | None]) -> N | None:
+    """Return the sum, None as soon as one was not counted."""
+    counted = [count for count in counts if count is not None]
+    return sum(counted[1:], start=counted[0]) if len(counted) == len(counts) else None
 
 
 def _by_task(

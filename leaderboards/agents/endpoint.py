@@ -97,10 +97,10 @@ class Endpoint:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._client: httpx.AsyncClient | None = None
-        self._room = asyncio.Semaphore(reach.concurrency)
+        self._room = asyncio.Semaphore(reach.connections)
 
     def ask_all(self, payloads: Sequence[Payload]) -> list[Asked]:
-        """Return what came of each question, in order; at most `concurrency` at once.
+        """Return what came of each question, in order; at most `connections` at once.
 
         Raises:
             AgentUnusable: no question can be answered.

@@ -21,7 +21,7 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from treegrpo.envs.digest import digest, digest_bytes
-from treegrpo.envs.errors import UnknownOption
+from treegrpo.envs.errors import UnknownOption, raised_at
 from treegrpo.leaderboards.agents.base import Acted, Agent, EpisodeView
 
 _PROTOCOL = ("name", "digest", "settings", "act", "finish")
@@ -98,13 +98,19 @@ def load(place: str, *, what: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         raise UnknownOption(
-            f"{what} '{place}' asked for, but there is no module '{error.name}'. Start in its "
-            "folder, or install it."
+            f"{what} '{place}' asked for, but there is no module '{error.name}'. Check the "
+            "spelling, or put its folder on the path: PYTHONPATH=. treegrpo ..."
         ) from None
-    except AttributeError:
+    except AttributeError as error:
+        fault = f"has no '{name}'" if name in str(error) else f"raised {error!r}"
         raise UnknownOption(
-            f"{what} '{place}' asked for, but module '{module}' has no '{name}'."
-        ) from None
+            f"{what} '{place}' asked for, but module '{module}' {fault}."
+        ) from error
+    except Exception as error:  # a user's module may raise anything
+        raise UnknownOption(
+            f"{what} '{place}' asked for; importing its module raised {type(error).__name__} at "
+            f"{raised_at(error)}: {error}. Correct it there."
+        ) from error
 
 
 def check_options(

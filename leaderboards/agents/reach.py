@@ -27,7 +27,7 @@ class Reach(BaseModel):
     """How often a request that failed is sent again."""
     backoff_s: Annotated[float, Field(ge=0, le=60)] = 1.0
     """Seconds before the second try where the endpoint names none; they double each time."""
-    concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    connections: Annotated[int, Field(ge=1, le=1024)] = 16
     """Most requests at once."""
     requests_per_minute: Rate | None = None
     """Most requests in a minute, spread evenly; None is no limit."""

@@ -174,7 +174,7 @@ def test_nothing_at_the_url_stops_all(chat: FakeChat, clock: Clock) -> None:
 
 def test_a_refusal_after_an_answer_is_its_episodes(chat: FakeChat, clock: Clock) -> None:
     chat.script = [says("yes"), Reply({"error": "odd"}, status=400)]
-    first, second = ask(chat, clock, 2, concurrency=1)
+    first, second = ask(chat, clock, 2, connections=1)
     assert isinstance(first.answer, Answer)
     assert isinstance(second.answer, ProviderFailed)
     assert 'status 400: {"error": "odd"}' in str(second.answer)
@@ -202,24 +202,24 @@ def test_the_key_is_in_no_message(chat: FakeChat, clock: Clock, body: Any, statu
     escaped = json.dumps(body).replace("sk-", "\\u0073k-").encode()
     for raw in (None, escaped, b"<p>" + KEY.encode()):
         chat.script = [says("yes"), *[Reply(body, status=status, raw=raw)] * 3]
-        _, asked = ask(chat, clock, 2, concurrency=1)
+        _, asked = ask(chat, clock, 2, connections=1)
         assert isinstance(asked.answer, ProviderFailed)
         for half in (KEY, KEY[:12]):
             assert half not in str(asked.answer)
 
 
 def test_no_more_than_so_many_are_asked_at_once(chat: FakeChat, clock: Clock) -> None:
-    assert len(ask(chat, clock, 12, concurrency=3)) == 12
+    assert len(ask(chat, clock, 12, connections=3)) == 12
     assert 1 <= chat.most <= 3
 
 
 def test_requests_keep_their_pace(chat: FakeChat, clock: Clock) -> None:
-    ask(chat, clock, 4, requests_per_minute=30, concurrency=1)
+    ask(chat, clock, 4, requests_per_minute=30, connections=1)
     assert clock.slept == [2.0, 2.0, 2.0]
 
 
 def test_tokens_keep_their_pace(chat: FakeChat, clock: Clock) -> None:
-    ask(chat, clock, 3, tokens_per_minute=60, concurrency=1)
+    ask(chat, clock, 3, tokens_per_minute=60, connections=1)
     # Every answer counts 107 tokens, one a second; the guess for a question is 8.75 tokens.
     assert clock.slept == pytest.approx([107.0, 107.0])
 

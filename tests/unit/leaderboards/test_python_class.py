@@ -77,12 +77,21 @@ def test_digests_cover_the_source_and_the_options(
     assert source_digest(len) == source_digest(len)
 
 
+def test_a_module_that_raises_is_told_with_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine_broken.py").write_text("x = 1\ny = x / 0\n")
+    with pytest.raises(UnknownOption, match=r"ZeroDivisionError at .*mine_broken.py:2"):
+        load_agent("mine_broken:act", {})
+
+
 @pytest.mark.parametrize(
     ("place", "options", "message"),
     [
         ("mine", {}, "write it as module:name"),
         (":act", {}, "write it as module:name"),
-        ("no_such_module:act", {}, "there is no module 'no_such_module'. Start in its folder"),
+        ("no_such_module:act", {}, "there is no module 'no_such_module'. .*PYTHONPATH=. treegrpo"),
         (f"{MINE}.more:act", {}, "there is no module"),
         (f"{MINE}:gess", {}, "has no 'gess'"),
         (f"{MINE}:NOT_AN_AGENT", {}, "it is no agent. Give a function act"),
