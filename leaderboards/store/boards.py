@@ -22,7 +22,7 @@ from treegrpo.leaderboards.board import (
 )
 from treegrpo.leaderboards.errors import NotInStore
 from treegrpo.leaderboards.store.database import Database
-from treegrpo.leaderboards.store.keys import all_keys, key_of
+from treegrpo.leaderboards.store.keys import CLAIMED, all_keys, key_of
 from treegrpo.leaderboards.store.ledger import entries
 from treegrpo.leaderboards.store.restore import kept_bundle
 from treegrpo.leaderboards.store.tables import (
@@ -57,7 +57,10 @@ def board(database: Database, board_id: str) -> Board:
                 f"Board '{board_id}' asked for; the store has {len(known)} others."
                 f"{suggest(board_id, known)} See treegrpo leaderboard table."
             )
-        return Board(key=key_of(row), rows=_rows(session, RunTable.board == board_id))
+        key, rows = key_of(row), _rows(session, RunTable.board == board_id)
+        if key.env_kwargs.get("lower_is_better") is True and key.tasks == CLAIMED:
+            rows.reverse()
+        return Board(key=key, rows=rows)
 
 
 def run_detail(database: Database, digest: str) -> RunDetail:

@@ -61,8 +61,8 @@ class Flag(TypeDecorator[bool]):
 
 Whole = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 """An integer of 64 bits."""
-_double: Any = sa.Double()  # typed in parts only
-Real: Any = _double.with_variant(sa.REAL(), "sqlite")
+
+Real: Any = sa.Double[Any]().with_variant(sa.REAL(), "sqlite")
 """A float of 64 bits."""
 
 

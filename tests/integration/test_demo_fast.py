@@ -25,7 +25,7 @@ from treegrpo.cli import demo as demo_module
 from treegrpo.cli.demo import Algo, Demo, DemoSettings
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards.bundle import read_bundle
-from treegrpo.leaderboards.store import table
+from treegrpo.leaderboards.store import open_store
 from treegrpo.leaderboards.verify import verify
 from treegrpo.losses import get_loss
 
@@ -107,7 +107,9 @@ def test_both_bundles_verify_and_are_ranked(whole: tuple[Path, dict[str, Any], s
     out = whole[0]
     for name in ("bundle_before", "bundle_after"):
         assert verify(out / name).verified
-    rows = table(f"sqlite:///{out / 'leaderboard.sqlite'}")
+    with open_store(f"sqlite:///{out / 'leaderboard.sqlite'}") as store:
+        [key] = store.boards()
+        rows = store.board(key.id).rows
     assert {row.agent for row in rows} == {"warm start", "tree-grpo"}
     digests = {read_bundle(out / name).digest for name in ("bundle_before", "bundle_after")}
     assert {row.digest for row in rows} == digests

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.unit.leaderboards.toy import forge
-from treegrpo.leaderboards import store as stores
 from treegrpo.leaderboards.agents import scripted_agent
 from treegrpo.leaderboards.evaluate import evaluate
 from treegrpo.leaderboards.schema import EpisodeRecord
+from treegrpo.leaderboards.store import open_store
 from treegrpo.leaderboards.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,10 +92,12 @@ def test_the_scripted_agents_are_the_ceiling_and_the_floors(
     )  # fmt: skip
     assert summary.failures == {}
     assert summary.success.mean == (1.0 if name == "oracle" else 0.0)
-    url = f"sqlite:///{tmp_path}/board.sqlite"
-    stores.add(tmp_path / "b", url)
-    [row] = stores.table(url)
+    with open_store(f"sqlite:///{tmp_path}/board.sqlite", create=True) as store:
+        store.add(tmp_path / "b")
+        [key] = store.boards()
+        [row] = store.board(key.id).rows
     assert (row.success, row.words["success"]) == (summary.success.mean, "replayed")
+    assert row.pinned == name
 
 
 @pytest.mark.parametrize("env_id", ENVS)
