@@ -1,6 +1,7 @@
 """A shell over a file system in memory: find, edit, move, clean up, repair, restore.
 
     env = make("treegrpo/Terminal-v0")
+    env = make("treegrpo/Terminal-v0", backend="sandbox", path="folder/of/harbor/tasks")
 
 Nothing of the host can be reached: files, commands and history are values of this process, or
 with backend="sandbox" the shell is a real one in a sandbox. What is removed or overwritten is
@@ -13,21 +14,24 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from treegrpo.envs.core import Message
-from treegrpo.envs.errors import UnknownOption, suggest
+from treegrpo.envs.errors import TreegrpoError, UnknownOption, suggest
 from treegrpo.envs.sandbox_output import show
 from treegrpo.envs.sandboxed import SandboxEnv, SandboxState
-from treegrpo.envs.suite.terminal import oracle, real, shell, tasks
+from treegrpo.envs.suite.terminal import oracle, real, shell, solution, tasks
 from treegrpo.envs.suite.terminal.disk import Disk, File
+from treegrpo.envs.suite.terminal.folder_tasks import Job, load_tasks, sampled_disk
 from treegrpo.envs.suite.terminal.goals import Goal
 from treegrpo.envs.suite.terminal.machine import Machine
+from treegrpo.envs.suite.terminal.verifier import put, reward_of
 from treegrpo.envs.tasks import GeneratedTasks, Task
 from treegrpo.envs.tools import tool
-from treegrpo.sandboxes import Level
+from treegrpo.sandboxes import FileRefused, Level
 
 BACKENDS = ("memory", "sandbox")
 
@@ -37,11 +41,13 @@ class TerminalEnv(SandboxEnv):
 
     Args:
         backend: "memory", a shell of our own over files in memory; or "sandbox", /bin/sh.
+        path: a task folder of Harbor or Terminal-Bench 2, or a folder of them, for
+            backend="sandbox"; None for generated tasks. It serves whichever split is asked for.
         settings: of ToolEnv; with backend="sandbox" those of SandboxEnv, too. Below isolation
             level 2 there is no workspace of its own, so `min_level` is 2 or 3.
 
     Reward: 1 if all goals are reached, the answer is right and no other file was lost or
-    changed; else 0. Without a submission it is 0.
+    changed; else 0. Without a submission it is 0. With `path`, what the task's own tests give.
     """
 
     splits: ClassVar[tuple[str, ...]] = tasks.SPLITS
@@ -59,18 +65,26 @@ class TerminalEnv(SandboxEnv):
         "commands."
     )
 
-    def __init__(self, *, backend: str = "memory", **settings: Any) -> None:
-        """Make the environment. No sandbox is opened yet."""
+    def __init__(
+        self, *, backend: str = "memory", path: str | None = None, **settings: Any
+    ) -> None:
+        """Make the environment; task folders are read here. No sandbox is opened yet.
+
+        Raises:
+            UnknownOption: a value that is not taken, or one without effect.
+            DataFileError: a task folder that cannot be read, or none that can be played.
+        """
         if backend not in BACKENDS:
             raise UnknownOption(
                 f"backend={backend!r} of Terminal asked for; it takes: {', '.join(BACKENDS)}."
                 f"{suggest(str(backend), BACKENDS)}"
             )
         self.is_real = backend == "sandbox"
-        unused = sorted(set(settings) & _OF_SANDBOX)
+        given = settings if path is None else {**settings, "path": path}
+        unused = sorted(set(given) & _OF_SANDBOX)
         if unused and not self.is_real:
             raise UnknownOption(
-                f"{unused[0]}={settings[unused[0]]!r} of Terminal asked for with "
+                f"{unused[0]}={given[unused[0]]!r} of Terminal asked for with "
                 "backend='memory', which has no sandbox. Give backend='sandbox' too, or leave it "
                 "out."
             )
@@ -80,9 +94,12 @@ class TerminalEnv(SandboxEnv):
                 f"min_level={int(self.sandbox_spec.min_level)} of Terminal asked for; a real "
                 "shell needs a workspace of its own, which levels 2 and 3 give. Give one of these."
             )
+        self._folder_tasks = None if path is None else load_tasks(Path(path))
 
     def tasks(self, split: str) -> Sequence[Task]:
-        """Return the generated tasks of the split."""
+        """Return the tasks of the folder, or the generated ones of the split."""
+        if self._folder_tasks is not None:
+            return self._folder_tasks
         make_task = tasks.make_real_task if self.is_real else tasks.make_task
         return GeneratedTasks(
             partial(make_task, split=split),
@@ -96,23 +113,36 @@ class TerminalEnv(SandboxEnv):
         """Return a machine or a sandbox with the task's files; the shell stands in the project.
 
         Raises:
-            TreegrpoError: this machine cannot give the sandbox.
+            TreegrpoError: this machine cannot give the sandbox, or it takes not all files.
             SandboxFailed: it failed otherwise.
         """
         if not self.is_real:
             return Machine(task.data["disk"], cwd=task.data["root"])
         sandbox = self.new_sandbox()
-        real.furnish(sandbox, task.data["disk"])
+        try:
+            if self._folder_tasks is None:
+                real.furnish(sandbox, task.data["disk"])
+            else:
+                put(sandbox, task.data["job"].environment)
+        except FileRefused as error:
+            sandbox.close()
+            raise TreegrpoError(
+                f"Task '{task.id}' asked for; the sandbox does not take its files: {error} "
+                "Leave the task out."
+            ) from error
         return real.ShellState(sandbox, cwd=task.data["root"])
 
     def score(
         self, state: Machine | SandboxState, transcript: Sequence[Message], task: Task
     ) -> Mapping[str, float]:
-        """Return 1 if the task is solved, else 0.
+        """Return 1 if the task is solved, else 0; for a task folder, what its tests give.
 
         Raises:
+            VerifierFailed: tests of a task folder gave no reward.
             SandboxFailed: the sandbox failed.
         """
+        if self._folder_tasks is not None:
+            return {"tests": reward_of(cast("SandboxState", state).sandbox, task.data["job"])}
         if state.submission is None:
             return {"goal": 0.0}
         disk = state.disk if isinstance(state, Machine) else real.disk_in(state.sandbox, task)
@@ -164,13 +194,23 @@ class TerminalEnv(SandboxEnv):
     def _disk(self) -> Disk:
         if not self.is_real:
             return self._machine.disk
+        if self._folder_tasks is not None:
+            return sampled_disk(self.task.data["job"])
         return real.disk_in(self.sandbox, self.task)
 
     # ----------------------------------------------------------------------------- the agents
 
     def oracle(self) -> str:
-        """Return the scripted expert's next action for the episode as it stands."""
+        """Return the scripted expert's next action for the episode as it stands.
+
+        Raises:
+            TreegrpoError: a task folder without a solution.
+        """
         said = Counter(m["content"] for m in self.episode.messages if m["role"] == "assistant")
+        if self._folder_tasks is not None:
+            lines = solution.lines_of(cast("Job", self.task.data["job"]), self.task.id)
+            calls = (self.encode_call("shell", command=line) for line in lines)
+            return next((call for call in calls if call not in said), self.encode_call("submit"))
         goals = cast("tuple[Goal, ...]", self.task.data["goals"])
         commands = {c for goal in goals for c in (*goal.looks, *goal.does)}
         counts = {c: said[self.encode_call("shell", command=c)] for c in commands}
@@ -186,7 +226,8 @@ class TerminalEnv(SandboxEnv):
             return super().sample_action(rng)
         if rng.random() < 0.1:
             return self.encode_call("submit", **self._random_answer(rng))
-        return self.encode_call("shell", command=_random_command(self._disk, rng))
+        templates = _REAL_TEMPLATES if self.is_real else _TEMPLATES
+        return self.encode_call("shell", command=_random_command(templates, self._disk, rng))
 
     def _random_answer(self, rng: np.random.Generator) -> dict[str, Any]:
         paths = sorted(self._disk.files())
@@ -195,7 +236,7 @@ class TerminalEnv(SandboxEnv):
         return {"answer": str(int(rng.integers(100)))} if rng.random() < 0.5 else {}
 
 
-_OF_SANDBOX = {"sandbox", "image", "min_level", "unsafe", "timeout_s", "memory_mb"}
+_OF_SANDBOX = {"sandbox", "image", "min_level", "unsafe", "timeout_s", "memory_mb", "path"}
 _TEMPLATES = (
     *("cat {a}", "grep -n {w} {a}", "ls -l {d}", "find {d} -name '*{e}'", "head -n 3 {a}"),
     *("rm {a}", "mv {a} {d}", "cp {a} {b}", "touch {d}/{w}", "mkdir {d}/{w}", "cd {d}; pwd"),
@@ -204,7 +245,11 @@ _TEMPLATES = (
 )
 
 
-def _random_command(disk: Disk, rng: np.random.Generator) -> str:
+# A real shell's clock shows in `ls -l`, and two commands that fail at once race for stderr.
+_REAL_TEMPLATES = tuple(t for t in _TEMPLATES if t not in ("ls -l {d}", "{w} | {v}"))
+
+
+def _random_command(templates: Sequence[str], disk: Disk, rng: np.random.Generator) -> str:
     """Return a command of a template, its words those of files that are there."""
 
     def pick(items: Sequence[str]) -> str:
@@ -214,7 +259,7 @@ def _random_command(disk: Disk, rng: np.random.Generator) -> str:
     folders = sorted(p for p in disk.entries if disk.is_folder(p))
     first, second = pick(files), pick(files)
     words = [word for word in disk.files().get(first, "").split() if word.isalnum()] or ["error"]
-    return pick(_TEMPLATES).format(
+    return pick(templates).format(
         a=shlex.quote(first),
         b=shlex.quote(second),
         d=shlex.quote(pick(folders)),

@@ -1,4 +1,4 @@
-"""Task folders of Harbor and Terminal-Bench 2, read and listed; nothing in them is ever run.
+"""Task folders of Harbor and Terminal-Bench 2, read and listed.
 
     instruction.md  task.toml  environment/Dockerfile  tests/test.sh  solution/solve.sh
 
@@ -26,7 +26,7 @@ from treegrpo.envs.records import DataFile, Entry
 MAX_TEXT_BYTES = 1024**2
 """The most that one file which is read may hold."""
 MAX_TASKS, MAX_FILES, MAX_DEPTH, MAX_TASK_BYTES = 2_000, 1_000, 16, 64 * 1024**2
-_WHAT = "Harbor tasks"
+WHAT = "Harbor tasks"
 _INSTRUCTION, _SETTINGS = "instruction.md", "task.toml"
 _DOCKERFILE, _TEST = "environment/Dockerfile", "tests/test.sh"
 _HARMLESS = ("FROM", "WORKDIR", "COPY")
@@ -87,7 +87,7 @@ def read_tasks(path: Path) -> list[HarborTask]:
         DataFileError: no tasks, a part that is missing, damaged or too large, a link; the
             message names the file.
     """
-    file = DataFile(path, _WHAT, MAX_TEXT_BYTES)
+    file = DataFile(path, WHAT, MAX_TEXT_BYTES)
     if not path.is_dir() or path.is_symlink():
         raise file.error("this is not a folder", "Name a task folder, or a folder of them.")
     if (path / _SETTINGS).exists():
@@ -102,10 +102,10 @@ def read_tasks(path: Path) -> list[HarborTask]:
 
 def _task(folder: Path) -> HarborTask:
     _require_plain(folder)
-    settings_file = DataFile(folder / _SETTINGS, _WHAT, MAX_TEXT_BYTES)
+    settings_file = DataFile(folder / _SETTINGS, WHAT, MAX_TEXT_BYTES)
     settings = settings_file.read(Entry(settings_file.table(), 1), Settings)
-    instruction = DataFile(folder / _INSTRUCTION, _WHAT, MAX_TEXT_BYTES).text()
-    DataFile(folder / _TEST, _WHAT, MAX_TEXT_BYTES).text()
+    instruction = DataFile(folder / _INSTRUCTION, WHAT, MAX_TEXT_BYTES).text()
+    DataFile(folder / _TEST, WHAT, MAX_TEXT_BYTES).text()
     setup = _Setup(folder)
     if settings.environment.docker_image is not None:
         setup.image = settings.environment.docker_image
@@ -128,7 +128,10 @@ def _require_plain(folder: Path) -> None:
     """Refuse links, devices, and more files or bytes than a task may have; reads no file."""
     count = size = 0
     for path, depth in _inside(folder, 0):
-        place = DataFile(path, _WHAT)
+        place = DataFile(path, WHAT)
+        if not path.name.isprintable():  # bytes that are no UTF-8 are half characters
+            found = f"it has a name that is no plain text ({ascii(path.name)[:80]})"
+            raise DataFile(path.parent, WHAT).error(found, "Rename it.")
         mode = os.lstat(path)
         if stat.S_ISLNK(mode.st_mode):
             raise place.error("it is a link", "Put the file itself there.")
@@ -154,7 +157,7 @@ class _Setup:
     """A Dockerfile on its way into copies, and the reasons why they are not enough."""
 
     def __init__(self, folder: Path) -> None:
-        self.file = DataFile(folder / _DOCKERFILE, _WHAT, MAX_TEXT_BYTES)
+        self.file = DataFile(folder / _DOCKERFILE, WHAT, MAX_TEXT_BYTES)
         self.root = folder / "environment"
         self.image: str | None = None
         self.workdir = "/"
@@ -166,6 +169,9 @@ class _Setup:
         for number, line in _instructions(self.file.text()):
             word, _, rest = line.partition(" ")
             word, rest = word.upper(), rest.strip()
+            if not line.isprintable():
+                found = "it has characters that are no plain text"
+                raise self.file.error(found, "Remove them.", number)
             if word not in _HARMLESS:
                 self._need(number, f"{word[:20]} needs an image to be built")
             elif not rest:
@@ -175,7 +181,7 @@ class _Setup:
             elif word == "FROM":
                 self._base(number, rest)
             elif word == "WORKDIR":
-                self.workdir = posixpath.normpath(posixpath.join(self.workdir, rest))
+                self.workdir = self._absolute(rest)
             else:
                 self._copy(number, rest)
         if not self.num_images:
@@ -212,11 +218,15 @@ class _Setup:
             self.copies.append(Copy(inner, self._target(inner, target, len(sources))))
 
     def _target(self, inner: str, target: str, num_sources: int) -> str:
-        path = posixpath.normpath(posixpath.join(self.workdir, target))
+        path = self._absolute(target)
         is_folder = target.endswith(("/", "/.")) or target == "." or num_sources > 1
         if is_folder and (self.root / inner).is_file():
             return posixpath.join(path, posixpath.basename(inner))
         return path
+
+    def _absolute(self, path: str) -> str:
+        """Return a path counted from the working directory; never one of two slashes."""
+        return "/" + posixpath.normpath(posixpath.join(self.workdir, path)).lstrip("/")
 
     def _words(self, number: int, rest: str) -> list[str]:
         if not rest.startswith("["):
@@ -227,10 +237,13 @@ class _Setup:
             words = None
         if not isinstance(words, list) or not words or not all(isinstance(w, str) for w in words):  # pyright: ignore[reportUnknownVariableType]
             raise self._not_a_list(number)
-        return [str(word) for word in words]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        texts = [str(word) for word in words]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        if not all(word and word.isprintable() for word in texts):
+            raise self._not_a_list(number)
+        return texts
 
     def _not_a_list(self, number: int) -> DataFileError:
-        return self.file.error("COPY's list is not a JSON list of texts", "Correct it.", number)
+        return self.file.error("COPY's list is not a JSON list of names", "Correct it.", number)
 
 
 def _instructions(text: str) -> Iterator[tuple[int, str]]:

@@ -21,7 +21,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_tasks_is_read_by_name() -> None:
-    assert [task.name for task in read_tasks(FIXTURE)] == ["needs-build", "plain-copy"]
+    assert [task.name for task in read_tasks(FIXTURE)] == [
+        "image-only",
+        "needs-build",
+        "plain-copy",
+        "repair-script",
+    ]
     (task,) = read_tasks(FIXTURE / "plain-copy")
     assert task.instruction.startswith("Count the lines of /app/data/visits.csv")
     assert task.settings.verifier.timeout_sec == 60.0
@@ -74,8 +79,14 @@ def test_a_task_with_an_image_needs_no_dockerfile(folder: Path) -> None:
         ("environment/Dockerfile", "FROM x\nCOPY ../task.toml /x", "is outside environment/"),
         ("environment/Dockerfile", "FROM x\nCOPY /../task.toml /x", "is outside environment/"),
         ("environment/Dockerfile", "FROM x\nCOPY a/../../task.toml /x", "is outside environment/"),
-        ("environment/Dockerfile", 'FROM x\nCOPY ["a", 3]', "is not a JSON list of texts"),
-        ("environment/Dockerfile", "FROM x\nCOPY [[[", "is not a JSON list of texts"),
+        ("environment/Dockerfile", 'FROM x\nCOPY ["a", 3]', "is not a JSON list of names"),
+        ("environment/Dockerfile", "FROM x\nCOPY [[[", "is not a JSON list of names"),
+        (
+            "environment/Dockerfile",
+            'FROM x\nCOPY ["visits.csv", "\\u0000"]',
+            "a JSON list of names",
+        ),
+        ("environment/Dockerfile", "FROM x\nWORKDIR /a\x1b", "characters that are no plain text"),
     ],
 )
 def test_a_damaged_part_is_named(folder: Path, name: str, text: str, found: str) -> None:
@@ -124,6 +135,15 @@ def test_links_are_refused(folder: Path, name: str) -> None:
         with pytest.raises(DataFileError, match="it is a link"):
             read_tasks(folder)
         (folder / name).unlink()
+
+
+def test_names_that_are_no_plain_text_are_refused(folder: Path) -> None:
+    for name in (b"a\nb", b"\xff", b"\x1b[31m"):
+        path = os.fsencode(folder / "environment") + b"/" + name
+        Path(os.fsdecode(path)).touch()
+        with pytest.raises(DataFileError, match="it has a name that is no plain text"):
+            read_tasks(folder)
+        os.unlink(path)
 
 
 def test_a_task_behind_a_link_and_a_pipe_are_refused(folder: Path, tmp_path: Path) -> None:
