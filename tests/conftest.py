@@ -23,6 +23,8 @@ from hypothesis import HealthCheck, settings
 
 from tests import containers
 
+pytest_plugins = ("tests.browser",)
+
 # No deadline and no "too slow": both measure the machine, not the code. CI repeats itself.
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)

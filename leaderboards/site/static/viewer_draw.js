@@ -2,7 +2,7 @@
 // document, so that a tree of thousands of steps moves like one of ten.
 
 Viewer.TINTS = 10;
-Viewer.ZOOM = { min: 0.08, max: 2, step: 1.25 };
+Viewer.ZOOM = { min: 0.02, max: 2, step: 1.25 };
 const MARGIN = 300; // pixels around the visible part in which cards are kept ready
 
 // Returns a new element with a class and text; children may be given instead of text.
