@@ -105,20 +105,22 @@ def summary_table(summary: EvaluationSummary) -> Table:
     return table
 
 
-def suite_table(suite: SuiteSummary) -> Table:
+def suite_table(suite: SuiteSummary) -> Group:
     """Return the score of a suite, with each entry's success and what it counts for."""
-    table = Table(title=plain(f"{next(iter(suite.entries.values())).agent} on {suite.suite}"))
-    table.add_column("entry")
-    for name in ("success", "normalised", "failures", "sampled tokens", "dollars"):
-        table.add_column(name, justify="right")
+    agent = next(iter(suite.entries.values())).agent
+    table = Table(title=plain(f"{agent} on {suite.suite}"), box=box.SIMPLE_HEAD)
+    table.add_column("entry", overflow="fold")
+    for name in ("success", "normalised", "failed", "tokens", "dollars"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, summary in suite.entries.items():
         dollars = "-" if summary.dollars is None else f"{summary.dollars:.4f}"
-        table.add_row(
-            plain(name), f"{summary.success.mean:.3f}", plain(str(suite.score.members[name])),
+        cells = [
+            name, f"{summary.success.mean:.3f}", f"{suite.score.members[name].mean:.3f}",
             str(sum(summary.failures.values())), count(summary.sampled_tokens), dollars,
-        )  # fmt: skip
-    table.add_row("score (null 0, oracle 1)", "", plain(str(suite.score.score)), "", "", "")
-    return table
+        ]  # fmt: skip
+        table.add_row(*map(plain, cells))
+    middle = f"mean of the middle half of the weight {suite.score.interquartile_mean:.3f}"
+    return Group(table, plain(f"Score (null 0, oracle 1): {suite.score.score}; {middle}"))
 
 
 def failures_line(summaries: Sequence[EvaluationSummary]) -> str | None:

@@ -70,3 +70,8 @@ class Half:
 def halfway(env: Any) -> float:
     """Value of a lake's position: steps towards the lower right, less where the ice ends."""
     return -100.0 if env.episode.ended else float(env.state.row + env.state.column)
+
+
+def halfway_of_toy(env: Any) -> float:
+    """Value of a guess: the higher the better."""
+    return float(env.state["guess"] or 0)
