@@ -82,5 +82,6 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) 
 
 def _refused(found: str) -> BundleError:
     return BundleError(
-        f"A bundle as a tar file asked for, found {found}. Send it with treegrpo leaderboard submit."
+        f"A bundle as a tar file asked for, found {found}. "
+        "Send it with treegrpo leaderboard submit."
     )

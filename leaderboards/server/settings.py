@@ -20,8 +20,6 @@ class ServerSettings(BaseModel):
     """Folder of the content-addressed files; by default beside the SQLite file."""
     inbox: Path = Path("leaderboard-inbox")
     """Folder of submissions that wait for verification."""
-    title: str = "Leaderboard"
-    """What the pages are called."""
     workers: int = Field(default=1, ge=0, le=64)
     """Processes that verify submissions; 0 leaves the queue to another server."""
     max_archive_bytes: int = Field(default=256 * 2**20, ge=1)

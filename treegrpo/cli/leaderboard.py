@@ -13,6 +13,8 @@ from treegrpo.cli.ledger import epoch_command, ledger_command, merge_command, mi
 from treegrpo.cli.plan import plan_command
 from treegrpo.cli.progress import Bar
 from treegrpo.cli.register import claim_command, register_command
+from treegrpo.cli.serve import serve_command, submit_command, token_app
+from treegrpo.cli.site import site_command
 from treegrpo.cli.stores import (
     AcceptChanged,
     BundlePath,
@@ -179,3 +181,7 @@ leaderboard_app.command("merge")(merge_command)
 leaderboard_app.command("migrate")(migrate_command)
 leaderboard_app.command("plan")(plan_command)
 leaderboard_app.command("export")(export_command)
+leaderboard_app.command("serve")(serve_command)
+leaderboard_app.command("submit")(submit_command)
+leaderboard_app.command("site")(site_command)
+leaderboard_app.add_typer(token_app, name="token")

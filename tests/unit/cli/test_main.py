@@ -20,8 +20,8 @@ OPTIONS = {
     "train": "--config --env --model --out --resume overrides",
     "warmstart": ("--demonstrations --difficulty --env --layers --mistakes --out --seed --threads"),
     "eval": (
-        "--agent --agent-arg --base-url --concurrency --env --env-arg --first-index --key-env --out "
-        "--prices --registration --requests-per-minute --retries --retry-failed --seed --split "
+        "--agent --agent-arg --base-url --concurrency --env --env-arg --first-index --key-env "
+        "--out --prices --registration --requests-per-minute --retries --retry-failed --seed --split "
         "--tasks --training --trials"
     ),
     "sandbox bench": "--backend --quick",
@@ -44,22 +44,28 @@ OPTIONS = {
     "leaderboard register": "--like --objects --store --tasks --trials --who",
     "leaderboard remove": "--reason --store --who digest",
     "leaderboard rescore": "--accept-changed --objects --store --trust-module --who digest",
+    "leaderboard serve": "--env --host --inbox --objects --port --store --workers",
     "leaderboard sign": "--key bundle",
+    "leaderboard site": "--objects --store out",
+    "leaderboard submit": "--to --token-env --wait bundle",
     "leaderboard verify": (
         "--accept-changed --allowed-signers --episode-seconds --sample --step-seconds "
         "--trust-module bundle"
     ),
     "leaderboard table": "--env --store",
+    "leaderboard token list": "--store",
+    "leaderboard token new": "--scope --store owner",
+    "leaderboard token revoke": "--store token_id",
     "leaderboard plan": "--correlation --difference --from --power --rate --task-share --trials",
 }
 
 
-def _commands() -> dict[str, Any]:
-    group: Any = typer.main.get_command(main.app)
+def _commands(group: Any = None, path: str = "") -> dict[str, Any]:
+    group = group or typer.main.get_command(main.app)
     found: dict[str, Any] = {}
     for name, command in group.commands.items():
-        inner = getattr(command, "commands", None)
-        found |= {f"{name} {k}": v for k, v in inner.items()} if inner else {name: command}
+        inner = hasattr(command, "commands")
+        found |= _commands(command, f"{path}{name} ") if inner else {f"{path}{name}": command}
     return found
 
 

@@ -1,0 +1,126 @@
+"""One verifier: it takes a submission, replays it, and adds to the store what verifies.
+
+    python -m treegrpo.leaderboards.server.worker      settings as JSON in the first line of stdin
+
+It ends when its standard input does, so it never outlives the server that started it; what it
+had taken then waits again. An environment that hangs or dies takes the replaying process with
+it (guarded.py), not this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Generator
+from pathlib import Path
+
+from treegrpo.envs.errors import TreegrpoError
+from treegrpo.leaderboards.bundle import read_bundle
+from treegrpo.leaderboards.errors import StoreError
+from treegrpo.leaderboards.server import queue
+from treegrpo.leaderboards.server.admission import check_admission
+from treegrpo.leaderboards.server.archive import unpack_bundle
+from treegrpo.leaderboards.server.inbox import archive_file
+from treegrpo.leaderboards.server.queue import Submission
+from treegrpo.leaderboards.server.settings import ServerSettings
+from treegrpo.leaderboards.store import Store, open_store
+from treegrpo.leaderboards.verify import Options
+
+LEASE_S = 60.0
+IDLE_S, AFTER_FAULT_S = 0.5, 5.0
+
+
+def work_once(store: Store, settings: ServerSettings, worker: str) -> Submission | None:
+    """Return the submission that was decided; None when nothing waits."""
+    taken = queue.take(store, worker, LEASE_S)
+    if taken is None or taken.state != "verifying":
+        return taken
+    state, reason, run_digest = "verified", None, taken.run_digest
+    try:
+        with _kept(store, taken, worker):
+            run_digest = _verified(store, settings, taken)
+    except (StoreError, OSError, SystemExit):
+        # The database is away, the disk is full, the server ends: no fault of the submission.
+        # After anything else that is not foreseen the lease runs out, and that is counted.
+        queue.give_back(store, taken.id, worker)
+        raise
+    except TreegrpoError as error:
+        state, reason = "refused", str(error)
+    decided = queue.decide(store, taken.id, worker, state, run_digest=run_digest, reason=reason)
+    if decided and taken.archive is not None:
+        archive_file(settings.inbox, taken.id).unlink(missing_ok=True)
+    return queue.get_submission(store, taken.id)
+
+
+def _verified(store: Store, settings: ServerSettings, taken: Submission) -> str:
+    """Return the digest of the submitted run, which is in the store from now on."""
+    options = Options(limits=settings.limits)
+    if taken.archive is None:
+        assert taken.run_digest is not None, "a submission without an archive names a run"
+        store.rescore(taken.run_digest, who=taken.owner, options=options)
+        return taken.run_digest
+    with tempfile.TemporaryDirectory(prefix="treegrpo-submission-") as folder:
+        bundle = Path(folder) / "bundle"
+        bundle.mkdir()
+        with archive_file(settings.inbox, taken.id).open("rb") as archive:
+            unpack_bundle(archive, bundle)
+        check_admission(read_bundle(bundle).manifest, settings.environments)
+        return store.add(bundle, who=taken.owner, options=options)
+
+
+@contextlib.contextmanager
+def _kept(store: Store, taken: Submission, worker: str) -> Generator[None]:
+    """Renew the lease while the submission is worked on."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(LEASE_S / 3):
+            with contextlib.suppress(Exception):
+                queue.renew(store, taken.id, worker, LEASE_S)
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def main() -> None:
+    """Work until standard input ends."""
+    settings = ServerSettings.model_validate_json(sys.stdin.readline())
+    worker = f"{os.getpid()}-{secrets.token_hex(4)}"
+    signal.signal(signal.SIGTERM, _end)
+    threading.Thread(target=_end_with_server, daemon=True).start()
+    with open_store(settings.store, objects=settings.objects) as store:
+        while True:
+            try:
+                busy = work_once(store, settings, worker) is not None
+            except Exception:  # noqa: BLE001 - the boundary: a verifier goes on, the log says why
+                traceback.print_exc()
+                time.sleep(AFTER_FAULT_S)
+                continue
+            if not busy:
+                time.sleep(IDLE_S)
+
+
+def _end(*_: object) -> None:
+    sys.exit(0)
+
+
+def _end_with_server() -> None:
+    sys.stdin.read()
+    # In the main thread, so that what it has taken is given back and its files go.
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()
