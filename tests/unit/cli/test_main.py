@@ -21,8 +21,8 @@ OPTIONS = {
     "warmstart": ("--demonstrations --difficulty --env --layers --mistakes --out --seed --threads"),
     "eval": (
         "--agent --agent-arg --base-url --concurrency --env --env-arg --first-index --key-env "
-        "--out --prices --registration --requests-per-minute --retries --retry-failed --seed --split "
-        "--tasks --training --trials"
+        "--out --prices --registration --requests-per-minute --retries --retry-failed --seed "
+        "--split --tasks --training --trials"
     ),
     "sandbox bench": "--backend --quick",
     "sandbox probe": "--image --json",
