@@ -11,9 +11,11 @@ Other packages register theirs through the entry-point group of the environments
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium.error
@@ -68,6 +70,9 @@ class SuiteEntry:
                 f"Options {dict(self.options)!r:.100} of '{self.env}' asked for in a suite; they "
                 f"are plain data, and {error.reasons[0].replace('state', 'options', 1)}."
             ) from error
+        # A copy that nobody can change: the options are part of the suite's digest.
+        frozen = MappingProxyType(copy.deepcopy(dict(self.options)))
+        object.__setattr__(self, "options", frozen)
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, overload
 
 import numpy as np
@@ -14,6 +15,11 @@ from treegrpo.envs.errors import UnknownOption
 
 CHOICES = ("index", "task_id", "difficulty")
 """The reset options that choose a task within its split; at most one of them is given."""
+
+NUM_TASKS: Mapping[str, int] = MappingProxyType(
+    {"train": 1_000_000, "validation": 1_000, "test": 1_000}
+)
+"""How many tasks an environment with three splits generates for each."""
 
 _MAX_SEARCHED = 10_000
 

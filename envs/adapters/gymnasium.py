@@ -31,7 +31,7 @@ from treegrpo.envs.core import Message, ToolEnv
 from treegrpo.envs.digest import digest
 from treegrpo.envs.errors import UnknownOption, suggest
 from treegrpo.envs.snapshot import Snapshot
-from treegrpo.envs.tasks import GeneratedTasks, Task
+from treegrpo.envs.tasks import NUM_TASKS, GeneratedTasks, Task
 from treegrpo.envs.tools import tool
 
 DEFAULT_TURNS = 100
@@ -59,11 +59,7 @@ class GymnasiumEnv(ToolEnv):
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
-    num_tasks: ClassVar[Mapping[str, int]] = {
-        "train": 1_000_000,
-        "validation": 1_000,
-        "test": 1_000,
-    }
+    num_tasks: ClassVar[Mapping[str, int]] = NUM_TASKS
     system_prompt: ClassVar[str] = "Play the game: one call of act per turn."
 
     def __init__(

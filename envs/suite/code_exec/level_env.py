@@ -14,8 +14,8 @@ from typing import ClassVar
 from treegrpo.envs.suite.code_exec import levels, math_levels
 from treegrpo.envs.suite.code_exec.env import CodeExecEnv
 from treegrpo.envs.suite.code_exec.math_env import PythonMathEnv
-from treegrpo.envs.suite.code_exec.splits import NUM_TASKS, SPLITS
-from treegrpo.envs.tasks import Task
+from treegrpo.envs.suite.code_exec.splits import SPLITS
+from treegrpo.envs.tasks import NUM_TASKS, Task
 
 
 class CodeLevelsEnv(CodeExecEnv):

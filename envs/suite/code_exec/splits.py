@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from treegrpo.envs.digest import digest
+from treegrpo.envs.tasks import NUM_TASKS
 
-NUM_TASKS: Mapping[str, int] = {"train": 1_000_000, "validation": 1_000, "test": 1_000}
 SPLITS = tuple(NUM_TASKS)
 # The first quarter goes to "test", as in version 0: no test task of one version is a training
 # task of the other.

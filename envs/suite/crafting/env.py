@@ -21,7 +21,7 @@ from treegrpo.envs.suite.crafting import book as rules
 from treegrpo.envs.suite.crafting import oracle, plan, tasks
 from treegrpo.envs.suite.crafting.book import Book, Workshop
 from treegrpo.envs.suite.crafting.files import load_tasks
-from treegrpo.envs.tasks import GeneratedTasks, Task
+from treegrpo.envs.tasks import NUM_TASKS, GeneratedTasks, Task
 from treegrpo.envs.tools import tool
 
 
@@ -37,11 +37,7 @@ class CraftingEnv(ToolEnv):
     """
 
     splits: ClassVar[tuple[str, ...]] = tasks.SPLITS
-    num_tasks: ClassVar[Mapping[str, int]] = {
-        "train": 1_000_000,
-        "validation": 1_000,
-        "test": 1_000,
-    }
+    num_tasks: ClassVar[Mapping[str, int]] = NUM_TASKS
     difficulties: ClassVar[tuple[int, ...]] = tasks.DIFFICULTIES
     max_turns = 48
     max_tool_calls = 64

@@ -11,7 +11,7 @@ import numpy as np
 
 from treegrpo.envs.core import Message, ToolEnv
 from treegrpo.envs.digest import digest
-from treegrpo.envs.tasks import GeneratedTasks, Task
+from treegrpo.envs.tasks import NUM_TASKS, GeneratedTasks, Task
 
 Direction = Literal["up", "down", "left", "right"]
 STEPS: Mapping[Direction, tuple[int, int]] = {
@@ -50,11 +50,7 @@ class GameEnv(ToolEnv):
     """
 
     splits: ClassVar[tuple[str, ...]] = SPLITS
-    num_tasks: ClassVar[Mapping[str, int]] = {
-        "train": 1_000_000,
-        "validation": 1_000,
-        "test": 1_000,
-    }
+    num_tasks: ClassVar[Mapping[str, int]] = NUM_TASKS
     difficulties: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5)
     counted: ClassVar[str] = "Moves"
     """What the budget counts, as the agent reads it."""

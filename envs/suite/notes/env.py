@@ -21,7 +21,7 @@ from treegrpo.envs.suite.notes import oracle, tasks
 from treegrpo.envs.suite.notes.files import load_tasks
 from treegrpo.envs.suite.notes.stories import PEOPLE, VALUES, pick
 from treegrpo.envs.suite.notes.tasks import Script
-from treegrpo.envs.tasks import GeneratedTasks, Task
+from treegrpo.envs.tasks import NUM_TASKS, GeneratedTasks, Task
 from treegrpo.envs.tools import tool
 
 
@@ -50,11 +50,7 @@ class NotesEnv(ToolEnv):
     """
 
     splits: ClassVar[tuple[str, ...]] = tasks.SPLITS
-    num_tasks: ClassVar[Mapping[str, int]] = {
-        "train": 1_000_000,
-        "validation": 1_000,
-        "test": 1_000,
-    }
+    num_tasks: ClassVar[Mapping[str, int]] = NUM_TASKS
     difficulties: ClassVar[tuple[int, ...]] = tasks.DIFFICULTIES
     max_turns = 60
     max_tool_calls = 80

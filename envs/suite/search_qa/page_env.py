@@ -27,7 +27,7 @@ from treegrpo.envs.suite.search_qa.page_worlds import LEVELS, SPLITS
 from treegrpo.envs.suite.search_qa.scoring import exact_match, f1
 from treegrpo.envs.suite.search_qa.shelf import Shelf
 from treegrpo.envs.suite.search_qa.worlds import names
-from treegrpo.envs.tasks import GeneratedTasks
+from treegrpo.envs.tasks import NUM_TASKS, GeneratedTasks
 from treegrpo.envs.tools import tool
 
 RewardName = Literal["em", "f1"]
@@ -72,11 +72,7 @@ class SearchPagesEnv(ToolEnv):
     """
 
     splits: ClassVar[tuple[str, ...]] = SPLITS
-    num_tasks: ClassVar[Mapping[str, int]] = {
-        "train": 1_000_000,
-        "validation": 1_000,
-        "test": 1_000,
-    }
+    num_tasks: ClassVar[Mapping[str, int]] = NUM_TASKS
     difficulties: ClassVar[tuple[int, ...]] = tuple(LEVELS)
     max_turns = 24
     max_tool_calls = 32

@@ -10,7 +10,7 @@ from treegrpo.envs.digest import digest
 from treegrpo.envs.suite.search_qa.files import QuestionFile
 from treegrpo.envs.suite.search_qa.page_worlds import LEVELS, NUM_WORLDS, PageWorld, build_pages
 from treegrpo.envs.suite.search_qa.wording import other_phrase, plain_phrase
-from treegrpo.envs.suite.search_qa.worlds import RELATIONS
+from treegrpo.envs.suite.search_qa.worlds import random_chain
 from treegrpo.envs.tasks import Task
 
 UNKNOWN = "unknown"
@@ -33,7 +33,7 @@ def make_task(rng: np.random.Generator, difficulty: int, *, split: str) -> Task:
     world = build_pages(difficulty, split, number)
     is_open = rng.random() < level.unanswerable
     while True:
-        subject, relations = _random_chain(world, rng, level.hops)
+        subject, relations = random_chain(world.kinds, rng, level.hops)
         chain = world.follow(subject, relations)
         met = [subject, *(told.fact.object for told in chain)]
         if (len(chain) < level.hops) != is_open or len(set(met)) < len(met):
@@ -69,17 +69,6 @@ def ask(subject: str, relations: list[str], *, rewords: bool) -> str:
 def world_of(task: Task) -> PageWorld:
     """Return the world that a generated task asks about."""
     return build_pages(task.difficulty, task.data["split"], task.data["world"])
-
-
-def _random_chain(world: PageWorld, rng: np.random.Generator, hops: int) -> tuple[str, list[str]]:
-    entities = list(world.kinds)
-    subject = entities[int(rng.integers(len(entities)))]
-    kind, relations = world.kinds[subject], list[str]()
-    for _ in range(hops):
-        fitting = [name for name, (start, _) in RELATIONS.items() if start == kind]
-        relations.append(fitting[int(rng.integers(len(fitting)))])
-        kind = RELATIONS[relations[-1]][1]
-    return subject, relations
 
 
 def file_tasks(file: QuestionFile) -> list[Task]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from treegrpo.envs.suite.search_qa.files import QuestionFile
-from treegrpo.envs.suite.search_qa.worlds import RELATIONS, World, build_world
+from treegrpo.envs.suite.search_qa.worlds import build_world, random_chain
 from treegrpo.envs.tasks import Task
 
 NUM_WORLDS: Mapping[str, int] = {"train": 400, "test": 100}
@@ -21,7 +21,7 @@ def make_task(split: str, rng: np.random.Generator, hops: int) -> Task:
     number = int(rng.integers(NUM_WORLDS[split]))
     world = build_world(split, number)
     while True:
-        subject, relations = _random_chain(world, rng, hops)
+        subject, relations = random_chain(world.kinds, rng, hops)
         chain = world.follow(subject, relations)
         on_the_way = [subject, *(fact.object for fact in chain)]
         if len(set(on_the_way)) == len(on_the_way):
@@ -34,17 +34,6 @@ def make_task(split: str, rng: np.random.Generator, hops: int) -> Task:
         difficulty=hops,
         data={"split": split, "world": number, "subject": subject, "relations": tuple(relations)},
     )
-
-
-def _random_chain(world: World, rng: np.random.Generator, hops: int) -> tuple[str, list[str]]:
-    entities = list(world.kinds)
-    subject = entities[int(rng.integers(len(entities)))]
-    kind, relations = world.kinds[subject], list[str]()
-    for _ in range(hops):
-        fitting = [name for name, (start, _) in RELATIONS.items() if start == kind]
-        relations.append(fitting[int(rng.integers(len(fitting)))])
-        kind = RELATIONS[relations[-1]][1]
-    return subject, relations
 
 
 def file_tasks(file: QuestionFile) -> list[Task]:

@@ -9,7 +9,7 @@ true in training and the answer has to be looked up.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -103,6 +103,20 @@ def build_world(split: str, number: int) -> World:
             )
     documents = tuple(Document(f.subject, f.sentence()) for f in facts.values())
     return World(facts, kinds, DocumentIndex(documents))
+
+
+def random_chain(
+    kinds: Mapping[str, Kind], rng: np.random.Generator, hops: int
+) -> tuple[str, list[str]]:
+    """Return a name and `hops` relations that can be followed from it, one after the other."""
+    names_of_world = list(kinds)
+    subject = names_of_world[int(rng.integers(len(names_of_world)))]
+    kind, relations = kinds[subject], list[str]()
+    for _ in range(hops):
+        fitting = [name for name, (start, _) in RELATIONS.items() if start == kind]
+        relations.append(fitting[int(rng.integers(len(fitting)))])
+        kind = RELATIONS[relations[-1]][1]
+    return subject, relations
 
 
 def fact_split(fact: Fact) -> str:

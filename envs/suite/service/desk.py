@@ -20,7 +20,7 @@ from treegrpo.envs.suite.service.domain import Domain
 from treegrpo.envs.suite.service.plan import DONE, Brief, Goal, Request, Step, pick
 from treegrpo.envs.suite.service.rules import Rules
 from treegrpo.envs.suite.service.store import Record, Refused, Store
-from treegrpo.envs.tasks import GeneratedTasks, Task
+from treegrpo.envs.tasks import NUM_TASKS, GeneratedTasks, Task
 from treegrpo.envs.tools import tool
 
 MAX_SAID_CHARS = 300
@@ -50,11 +50,7 @@ class ServiceDesk(ToolEnv):
 
     domain: ClassVar[Domain]
     splits: ClassVar[tuple[str, ...]] = tasks.SPLITS
-    num_tasks: ClassVar[Mapping[str, int]] = {
-        "train": 1_000_000,
-        "validation": 1_000,
-        "test": 1_000,
-    }
+    num_tasks: ClassVar[Mapping[str, int]] = NUM_TASKS
     difficulties: ClassVar[tuple[int, ...]] = tasks.DIFFICULTIES
     max_turns = 40
     max_tool_calls = 60

@@ -22,7 +22,7 @@ from treegrpo.envs.suite.sql.database import Database, quoted
 from treegrpo.envs.suite.sql.env import DatabaseEnv, SQLState
 from treegrpo.envs.suite.sql.folder import Gold, TaskFolder
 from treegrpo.envs.suite.sql.plan import Step, pick, submit
-from treegrpo.envs.tasks import GeneratedTasks, Task
+from treegrpo.envs.tasks import NUM_TASKS, GeneratedTasks, Task
 
 MIN_TOOL_CALLS = 12
 """Calls that even the shortest task allows."""
@@ -48,11 +48,7 @@ class SQLLevelsEnv(DatabaseEnv):
     """
 
     splits: ClassVar[tuple[str, ...]] = levels.SPLITS
-    num_tasks: ClassVar[Mapping[str, int]] = {
-        "train": 1_000_000,
-        "validation": 1_000,
-        "test": 1_000,
-    }
+    num_tasks: ClassVar[Mapping[str, int]] = NUM_TASKS
     difficulties: ClassVar[tuple[int, ...]] = tuple(levels.LEVELS)
     max_turns = 24
     max_tool_calls = 48

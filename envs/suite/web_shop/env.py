@@ -26,7 +26,7 @@ from treegrpo.envs.suite.web_shop.goals import Goal, share_met
 from treegrpo.envs.suite.web_shop.session import Rules, Session
 from treegrpo.envs.suite.web_shop.shops import BRANDS, FAMILY_OF, build_shop
 from treegrpo.envs.suite.web_shop.site import ORDERED, Site
-from treegrpo.envs.tasks import GeneratedTasks
+from treegrpo.envs.tasks import NUM_TASKS, GeneratedTasks
 from treegrpo.envs.tools import tool
 
 FILE_CALLS = 24
@@ -39,11 +39,7 @@ class WebShopEnv(ToolEnv):
     """Order what an instruction asks for; the reward is the share of it that the order meets."""
 
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
-    num_tasks: ClassVar[Mapping[str, int]] = {
-        "train": 1_000_000,
-        "validation": 1_000,
-        "test": 1_000,
-    }
+    num_tasks: ClassVar[Mapping[str, int]] = NUM_TASKS
     difficulties: ClassVar[tuple[int, ...]] = tasks.DIFFICULTIES
     max_turns = max(tasks.BUDGETS.values())
     max_tool_calls = max(tasks.BUDGETS.values())

@@ -128,6 +128,17 @@ def test_a_malformed_suite_is_refused(
     assert says in str(raised.value)
 
 
+def test_options_cannot_be_changed_once_they_are_given() -> None:
+    options: dict[str, Any] = {"domain": "airline", "sizes": [1]}
+    entry = SuiteEntry("a/E-v0", options)
+    before = (entry.name, Suite("a/s-v0", (entry,)).digest)
+    options["domain"] = "shop"
+    options["sizes"].append(2)
+    assert (entry.name, Suite("a/s-v0", (entry,)).digest) == before
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        entry.options["domain"] = "shop"  # type: ignore[index]
+
+
 def test_one_environment_may_come_with_different_options() -> None:
     long = SuiteEntry("treegrpo/SQL-v0", {"horizon": "long", "format": "xml"})
     assert long.name == "treegrpo/SQL-v0 format=xml horizon=long"
