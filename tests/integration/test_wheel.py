@@ -70,7 +70,7 @@ def names_in(wheel: Path) -> set[str]:
 
 def shipped_files() -> set[str]:
     """Return every file of the packages that belongs into a wheel, as a path inside it."""
-    wanted = {".py", ".html", ".j2", ".md", ".typed"}
+    wanted = {".py", ".html", ".j2", ".css", ".js", ".md", ".typed"}
     folders = {"treegrpo": ROOT / "treegrpo"}
     folders |= {f"treegrpo/{name}": ROOT / name for name in FLOORS}
     return {
