@@ -23,7 +23,7 @@ from pathlib import Path
 
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards.bundle import read_bundle
-from treegrpo.leaderboards.errors import StoreError
+from treegrpo.leaderboards.errors import BundleError, StoreError
 from treegrpo.leaderboards.server import queue
 from treegrpo.leaderboards.server.admission import check_admission
 from treegrpo.leaderboards.server.archive import unpack_bundle
@@ -69,7 +69,12 @@ def _verified(store: Store, settings: ServerSettings, taken: Submission) -> str:
     with tempfile.TemporaryDirectory(prefix="treegrpo-submission-") as folder:
         bundle = Path(folder) / "bundle"
         bundle.mkdir()
-        with archive_file(settings.inbox, taken.id).open("rb") as archive:
+        path = archive_file(settings.inbox, taken.id)
+        if not path.exists():
+            raise BundleError(
+                f"The tar file {path.name} is no longer in the inbox. Submit it again."
+            )
+        with path.open("rb") as archive:
             unpack_bundle(archive, bundle)
         check_admission(read_bundle(bundle).manifest, settings.environments)
         return store.add(bundle, who=taken.owner, options=options)
