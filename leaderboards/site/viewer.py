@@ -29,7 +29,13 @@ from treegrpo.leaderboards.site.viewer_events import episode_tree
 from treegrpo.leaderboards.site.viewer_model import Link, ViewerTree
 from treegrpo.leaderboards.site.viewer_text import clean_text
 
-_SCRIPTS = ("viewer_layout.js", "viewer_draw.js", "viewer_detail.js", "viewer.js")
+_SCRIPTS = (
+    "viewer_layout.js",
+    "viewer_draw.js",
+    "viewer_hands.js",
+    "viewer_detail.js",
+    "viewer.js",
+)
 _STATIC = Path(__file__).parent / "static"
 
 EventsOf = Callable[[EpisodeRecord], Sequence[Event]]

@@ -21,11 +21,11 @@ from treegrpo.leaderboards.site.viewer_text import (
     read_action,
 )
 
-MAX_DATA_BYTES = 1_500_000
+MAX_DATA_BYTES = 4_000_000
 """Of a page; texts are cut first, then whole trees and at last single steps left out."""
 MAX_NODES = 10_000
 """Steps of one page; a browser stays fluid with that many."""
-_TEXT_LIMITS = (20_000, 4_000, 1_000, 240)  # characters per text, tried in turn
+_TEXT_LIMITS = (20_000, 4_000, 1_000, 240, 60)  # characters per text, tried in turn
 _MAX_READ = 100_000  # characters that are read of a text at all
 _MAX_FACT = 300
 

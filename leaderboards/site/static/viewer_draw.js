@@ -76,6 +76,7 @@ Viewer.drawing = function (canvas, act) {
   const view = { x: 0, y: 0, scale: 1 };
   let scene = null;
   let isPlanned = false;
+  let covered = null; // the part of the plane whose cards and edges are in the document
 
   function card(index) {
     const { tree, layout, scale } = scene;
@@ -118,16 +119,41 @@ Viewer.drawing = function (canvas, act) {
     isPlanned = false;
     plane.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
     canvas.classList.toggle("far", view.scale < 0.45);
-    const { layout, selected } = scene;
-    const [left, top] = [(-MARGIN - view.x) / view.scale, (-MARGIN - view.y) / view.scale];
-    const right = (canvas.clientWidth + MARGIN - view.x) / view.scale;
-    const bottom = (canvas.clientHeight + MARGIN - view.y) / view.scale;
+    if (!covered || !holds(covered, part(0)) || covered.scale !== view.scale) cover();
+    mark();
+  }
+
+  // The visible part of the plane and so many pixels around it.
+  function part(margin) {
+    return {
+      left: (-margin - view.x) / view.scale,
+      top: (-margin - view.y) / view.scale,
+      right: (canvas.clientWidth + margin - view.x) / view.scale,
+      bottom: (canvas.clientHeight + margin - view.y) / view.scale,
+      scale: view.scale,
+    };
+  }
+
+  const holds = (outer, inner) =>
+    outer.left <= inner.left && outer.right >= inner.right &&
+    outer.top <= inner.top && outer.bottom >= inner.bottom;
+
+  // Puts the cards and edges around the visible part into the document, and takes others out.
+  function cover() {
+    const { layout, selected, tree } = scene;
+    covered = part(MARGIN);
+    const { width, height } = layout.size;
     const wanted = new Set([selected]);
+    const crossing = [];
     for (const index of layout.order) {
       const { x, y } = layout.places[index];
-      const isNear = x + layout.size.width > left && x < right;
-      if (isNear && y + layout.size.height > top && y < bottom) wanted.add(index);
+      const isLeft = x + width > covered.left && x < covered.right;
+      if (isLeft && y + height > covered.top && y < covered.bottom) wanted.add(index);
+      const from = layout.places[Math.max(tree.nodes[index].parent, 0)];
+      const reaches = Math.max(y, from.y) + height > covered.top && Math.min(y, from.y) < covered.bottom;
+      if (reaches && x + width > covered.left && from.x < covered.right) crossing.push(index);
     }
+    edges.setAttribute("d", lines(crossing));
     for (const [index, element] of drawn) {
       if (!wanted.has(index)) element.remove(), drawn.delete(index);
     }
@@ -136,7 +162,6 @@ Viewer.drawing = function (canvas, act) {
       if (!drawn.has(index)) drawn.set(index, card(index)), fresh.append(drawn.get(index));
     }
     cards.append(fresh);
-    mark();
   }
 
   function mark() {
@@ -190,13 +215,14 @@ Viewer.drawing = function (canvas, act) {
       scene = next;
       for (const element of drawn.values()) element.remove();
       drawn.clear();
-      edges.setAttribute("d", lines(scene.layout.order));
+      covered = null;
       lit.setAttribute("d", lines(Viewer.path(scene.tree, scene.selected)));
       cards.classList.toggle("down", scene.layout.isDown);
       refresh();
     },
     select(index) {
       scene.selected = index;
+      if (!drawn.has(index)) covered = null;
       lit.setAttribute("d", lines(Viewer.path(scene.tree, index)));
       refresh();
     },
@@ -250,47 +276,4 @@ Viewer.drawing = function (canvas, act) {
   });
   Viewer.hands(canvas, drawing);
   return drawing;
-};
-
-// Moves and scales a drawing by wheel, mouse and fingers.
-Viewer.hands = function (canvas, drawing) {
-  const fingers = new Map();
-  let travelled = 0;
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    const box = canvas.getBoundingClientRect();
-    if (event.ctrlKey || event.metaKey) {
-      const factor = Math.exp(-event.deltaY / 300);
-      drawing.zoom(factor, event.clientX - box.left, event.clientY - box.top);
-    } else if (event.shiftKey) drawing.move(-event.deltaY, 0);
-    else drawing.move(-event.deltaX, -event.deltaY);
-  }, { passive: false });
-  canvas.addEventListener("pointerdown", (event) => {
-    fingers.set(event.pointerId, [event.clientX, event.clientY]);
-    travelled = 0;
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    const before = fingers.get(event.pointerId);
-    if (!before) return;
-    const now = [event.clientX, event.clientY];
-    const other = [...fingers].find(([id]) => id !== event.pointerId);
-    if (other) {
-      const box = canvas.getBoundingClientRect();
-      const reach = ([x, y]) => Math.hypot(x - other[1][0], y - other[1][1]);
-      drawing.zoom(reach(now) / Math.max(reach(before), 1), other[1][0] - box.left, other[1][1] - box.top);
-    } else drawing.move(now[0] - before[0], now[1] - before[1]);
-    travelled += Math.hypot(now[0] - before[0], now[1] - before[1]);
-    if (travelled > 4) canvas.classList.add("moving");
-    fingers.set(event.pointerId, now);
-  });
-  const lift = (event) => {
-    fingers.delete(event.pointerId);
-    if (!fingers.size) canvas.classList.remove("moving");
-  };
-  for (const name of ["pointerup", "pointercancel"]) window.addEventListener(name, lift);
-  // A click that ends a drag selects nothing.
-  canvas.addEventListener("click", (event) => {
-    if (travelled > 4) event.stopPropagation();
-    travelled = 0;
-  }, true);
 };
