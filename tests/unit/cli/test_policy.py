@@ -14,6 +14,7 @@ from treegrpo.envs import make
 from treegrpo.envs.baselines import oracle_action
 from treegrpo.envs.snapshot import core_of
 from treegrpo.leaderboards.agents import EpisodeView
+from treegrpo.leaderboards.agents.search import SearchAgent
 from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.evaluate import evaluate
 from treegrpo.tiny import build_model, build_tokenizer, save_model
@@ -150,3 +151,30 @@ def test_the_digest_names_weights_configuration_and_tokenizer(folder: Path, tmp_
         data[-2] ^= 1
         (copy / name).write_bytes(data)
         assert folder_digest(copy) != agent.digest, name
+
+
+def test_a_fork_goes_on_from_the_same_context_and_counts_for_itself(folder: Path) -> None:
+    agent, env = _agent(folder), make(ENV)
+    delta = env.reset(seed=0)[1]["messages"]
+    [text] = agent.act([EpisodeView("0/0", 7, core_of(env), delta)])
+    spent = agent.finish("no such episode"), agent._tokens["0/0"]
+    agent.fork("0/0", "0/0.1")
+    follow = env.step(text)[4]["messages"]
+    views = [EpisodeView(key, 7, core_of(env), follow) for key in ("0/0", "0/0.1")]
+    first, second = agent.act(views)
+    assert first == second
+    assert agent._contexts["0/0.1"].length == agent._contexts["0/0"].length
+    total, branch = agent.finish("0/0"), agent.finish("0/0.1")
+    assert total is not None
+    assert spent == (None, total - (branch or 0))
+    assert agent._engine.live_contexts == 0
+
+
+def test_a_search_with_a_model_leaves_no_context_behind(folder: Path, tmp_path: Path) -> None:
+    agent = _agent(folder)
+    search = SearchAgent(agent, expand=2, expansions=3)
+    evaluate(search, ENV, split="test", num_tasks=2, trials=1, seed=0, out=tmp_path / "b")
+    assert agent._engine.live_contexts == 0
+    episodes = read_bundle(tmp_path / "b").episodes
+    assert all(episode.search is not None and episode.tokens.output for episode in episodes)
+    assert agent._tokens == agent._turns == agent._closing == {}
