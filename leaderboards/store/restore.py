@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from treegrpo.envs.recorder import Event
@@ -85,15 +86,21 @@ def kept_bundle(session: Session, objects: Objects, digest: str) -> KeptBundle:
     found = session.execute(query.where(ObjectTable.run_digest == digest))
     files = {name: object_digest for name, object_digest in found}
     manifest, episodes = None, list[EpisodeRecord]()
-    if MANIFEST in files:
-        text = objects.get(files[MANIFEST], _LIMITS[MANIFEST])
-        manifest = Manifest.model_validate(parsed(text, MANIFEST, indent=2))
-    if EPISODES in files:
-        text = objects.get(files[EPISODES], _LIMITS[EPISODES])
-        episodes = [
-            EpisodeRecord.model_validate(parsed(line, EPISODES))
-            for _, line in lines(text, MAX_LINE_BYTES, EPISODES)
-        ]
+    try:
+        if MANIFEST in files:
+            text = objects.get(files[MANIFEST], _LIMITS[MANIFEST])
+            manifest = Manifest.model_validate(parsed(text, MANIFEST, indent=2))
+        if EPISODES in files:
+            text = objects.get(files[EPISODES], _LIMITS[EPISODES])
+            episodes = [
+                EpisodeRecord.model_validate(parsed(line, EPISODES))
+                for _, line in lines(text, MAX_LINE_BYTES, EPISODES)
+            ]
+    except (BundleError, ValidationError) as error:
+        raise StoreError(
+            f"The files of run {digest[:12]} asked for, but what the store names as such is none: "
+            f"{error!s:.200} Restore the database from a backup."
+        ) from error
     return KeptBundle(digest, objects, files, manifest, episodes)
 
 

@@ -35,8 +35,10 @@ def manifest_columns(manifest: Manifest) -> dict[str, Any]:
 def score_columns(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
     """Return the columns of a run that its episodes give; what nobody counted is None."""
     by_task: defaultdict[int, list[float]] = defaultdict(list)
+    rewards: defaultdict[str, list[float]] = defaultdict(list)
     for episode in episodes:
         by_task[episode.index].append(float(episode.success))
+        rewards[str(episode.index)].append(float(episode.reward))
     success = clustered_interval({str(i): v for i, v in by_task.items()}, bounds=UNIT)
     failures = [episode.failure for episode in episodes if episode.failure is not None]
     own = sum(failure in AGENT_FAILURES for failure in failures)
@@ -46,7 +48,7 @@ def score_columns(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "success": success.mean,
         "success_low": success.low,
         "success_high": success.high,
-        "reward": sum(float(episode.reward) for episode in episodes) / count,
+        "reward": clustered_interval(rewards).mean,
         "turns": sum(episode.turns for episode in episodes) / count,
         "tool_calls": sum(episode.tool_calls for episode in episodes) / count,
         "wall_seconds": sum(float(episode.wall_seconds) for episode in episodes) / count,

@@ -1,0 +1,172 @@
+"""Two stores made one: by digest, in either order, with both ledgers still to be checked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.unit.leaderboards.stored import claimed, every_board, run, run_registered
+from tests.unit.leaderboards.test_registration import request
+from tests.unit.leaderboards.toy import ToyAgent, half_right
+from treegrpo.leaderboards.agents import scripted_agent
+from treegrpo.leaderboards.errors import StoreError
+from treegrpo.leaderboards.store import Store, open_store
+
+Make = Any
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Yield what opens a store of a name in a folder of its own."""
+    with ExitStack() as stack:
+
+        def opened(name: str) -> Store:
+            (tmp_path / name).mkdir(exist_ok=True)
+            url = f"sqlite:///{tmp_path / name / 'board.sqlite'}"
+            return stack.enter_context(open_store(url, create=True))
+
+        yield opened
+
+
+def copy(make: Make, tmp_path: Path, source: str, target: str) -> Store:
+    """Return a copy of a store whose connections are idle."""
+    with open_store(f"sqlite:///{tmp_path / source / 'board.sqlite'}") as store:
+        raw = store.engine.raw_connection()
+        raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        raw.close()
+    shutil.copytree(tmp_path / source, tmp_path / target)
+    return make(target)
+
+
+def filled(make: Make, tmp_path: Path) -> tuple[Store, Store]:
+    """Return two stores that share a run, and have others, claims, removals of their own."""
+    a, b = make("a"), make("b")
+    shared = run(tmp_path / "shared")
+    a.add(shared)
+    a.add(run(tmp_path / "null", scripted_agent("null")))
+    a.claim(claimed())
+    b.add(shared)
+    b.new_epoch("ab" * 32)
+    found = b.register(request(trials=2))
+    b.add(run_registered(tmp_path / "fresh", found))
+    b.remove(b.add(run(tmp_path / "bad", ToyAgent(half_right, name="bad"))), reason="Bad.")
+    return a, b
+
+
+def test_merging_commutes(make: Make, tmp_path: Path) -> None:
+    a, b = filled(make, tmp_path)
+    copies = [copy(make, tmp_path, name, f"{name}2") for name in ("a", "b")]
+    assert (a.merge(b), copies[1].merge(copies[0])) == (2, 2)
+    assert every_board(a) == every_board(copies[1])
+    assert {row.tier for board in every_board(a) for row in board.rows} == {0, 1, 2}
+    for store in (a, copies[1]):
+        assert len(store.check_ledger()) == 2
+    for key in a.boards():
+        for row in a.board(key.id).rows:
+            if row.tier > 0:
+                path = a.get(row.digest, tmp_path / "out" / row.digest)
+                other = copies[1].get(row.digest, tmp_path / "out2" / row.digest)
+                assert (path / "run.json").read_bytes() == (other / "run.json").read_bytes()
+
+
+def test_merging_twice_is_merging_once_and_later_entries_follow(make: Make, tmp_path: Path) -> None:
+    a, b = filled(make, tmp_path)
+    a.merge(b, who="ada")
+    size = len(a.ledger())
+    assert (a.merge(b), len(a.ledger())) == (0, size)
+    own = [entry for entry in a.ledger() if entry.chain == ""]
+    assert (own[-1].kind, own[-1].who, own[-1].detail["runs"]) == ("merge", "ada", 2)
+    b.claim(claimed(score="0.5", uncertainty={}))
+    assert a.merge(b) == 1
+    a.check_ledger()
+
+
+def test_ledgers_of_ledgers_are_kept(make: Make, tmp_path: Path) -> None:
+    a, b, c = make("a"), make("b"), make("c")
+    c.claim(claimed(agent="c"))
+    b.claim(claimed(agent="b"))
+    b.merge(c)
+    a.merge(b)
+    assert len(a.check_ledger()) == 3
+    assert c.merge(a) == 1
+    assert every_board(a) == every_board(b) == every_board(c)
+    assert c.check_ledger()[0].chain == b.check_ledger()[1].chain
+
+
+def test_of_two_runs_for_one_registration_the_earlier_one_answers(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = make("a")
+    a.new_epoch()
+    found = a.register(request())
+    b = copy(make, tmp_path, "a", "b")
+    first = a.add(run_registered(tmp_path / "first", found))
+    better = ToyAgent(lambda view: view.env.oracle())
+    later = found.expires
+    monkeypatch.setattr("treegrpo.leaderboards.store.submissions.now", lambda: later)
+    second = b.add(run_registered(tmp_path / "second", found, better))
+    assert {a.run_detail(first).row.tier, b.run_detail(second).row.tier} == {2}
+    # Copies of one store that both went on share the beginning of a ledger and no more.
+    with pytest.raises(StoreError, match="a copy that went its own way"):
+        a.merge(b)
+    c, d = make("c"), make("d")
+    for store, order in ((c, (a, b)), (d, (b, a))):
+        for other in order:
+            with store.writing() as session:  # forget the ledgers: only the rows matter here
+                session.execute(sa.text("delete from ledger"))
+            store.merge(other)
+    assert every_board(c) == every_board(d)
+    for store in (c, d):
+        assert [store.run_detail(digest).row.tier for digest in (first, second)] == [2, 1]
+        reason = store.run_detail(second).not_fresh
+        assert reason == f"the registration is answered by run {first[:12]} already"
+
+
+def test_a_removal_in_either_store_counts(make: Make, tmp_path: Path) -> None:
+    a, b = make("a"), make("b")
+    for store in (a, b):
+        digest = store.add(run(tmp_path / f"{store.url.database}".replace("/", "_")))
+    shared = run(tmp_path / "shared", seed=9)
+    digest = a.add(shared)
+    b.add(shared)
+    b.remove(digest, reason="Wrong.")
+    a.merge(b)
+    assert a.run_detail(digest).removed == "Wrong."
+    assert a.run_detail(digest).row.rank is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("update ledger set who = 'eve' where number = 1", "its hashes do not come out"),
+        ("update object set digest = (select digest from object where name = 'episodes.jsonl')",
+         "what the store names as such is none"),
+    ],
+)  # fmt: skip
+def test_a_damaged_store_is_not_taken_over(
+    make: Make, tmp_path: Path, change: str, message: str
+) -> None:
+    a, b = make("a"), make("b")
+    b.add(run(tmp_path / "b1"))
+    with b.writing() as session:
+        session.execute(sa.text(change))
+    with pytest.raises(StoreError, match=message):
+        a.merge(b)
+    assert a.ledger() == a.boards() == []
+
+
+def test_forged_scores_in_the_other_store_are_computed_anew(make: Make, tmp_path: Path) -> None:
+    a, b = make("a"), make("b")
+    digest = b.add(run(tmp_path / "b1"))
+    honest = b.run_detail(digest).row
+    with b.writing() as session:
+        session.execute(sa.text("update run set success = 1.0, reward = 9.0, agent = 'best'"))
+        session.execute(sa.text("update episode set success = 1"))
+    a.merge(b)
+    assert a.run_detail(digest).row == honest
