@@ -196,7 +196,7 @@ def _claim(record: _Record, result: _Result, source_digest: str) -> ClaimedResul
         evaluation=result.evaluation_name,
         metric=metric.metric_name or metric.metric_id or "score",
         lower_is_better=metric.lower_is_better,
-        score=repr(float(result.score_details.score)),
+        score=repr(result.score_details.score),
         min_score=_bound(metric.min_score),
         max_score=_bound(metric.max_score),
         uncertainty=_uncertainty(numbers),
@@ -212,10 +212,10 @@ def _uncertainty(numbers: _Uncertainty) -> Uncertainty:
     methods = [part.method for part in (error, interval) if part is not None and part.method]
     level = None if interval is None else interval.confidence_level
     return Uncertainty(
-        standard_error=None if error is None else repr(float(error.value)),
-        low=None if interval is None else repr(float(interval.lower)),
-        high=None if interval is None else repr(float(interval.upper)),
-        confidence=None if level is None else repr(float(level)),
+        standard_error=None if error is None else repr(error.value),
+        low=None if interval is None else repr(interval.lower),
+        high=None if interval is None else repr(interval.upper),
+        confidence=None if level is None else repr(level),
         method="; ".join(dict.fromkeys(methods)) or None,
     )
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.unit.leaderboards.exported import toy_bundle
+from tests.unit.leaderboards.exported import WORDY, toy_bundle
 from treegrpo.leaderboards.bundle import Bundle
 from treegrpo.leaderboards.export.every_eval_ever import aggregate, folder_name, sample, write
 
@@ -92,6 +92,10 @@ def test_no_spread_is_not_certainty(tmp_path: Path) -> None:
     bundle = toy_bundle(tmp_path / "bundle", num_tasks=1, trials=2)
     (success, _) = aggregate(bundle)["evaluation_results"]
     assert success["score_details"]["uncertainty"] == {"num_samples": 1}
+    solved = toy_bundle(tmp_path / "solved", action=lambda view: view.env.oracle())
+    (success, reward) = aggregate(solved)["evaluation_results"]
+    assert set(success["score_details"]["uncertainty"]) == {"num_samples", "confidence_interval"}
+    assert set(reward["score_details"]["uncertainty"]) == {"num_samples"}
 
 
 def test_who_and_what_is_named(bundle: Bundle) -> None:
@@ -182,6 +186,22 @@ def test_an_episode_without_a_reset_still_has_a_line(tmp_path: Path) -> None:
     assert details["failures"] == '{"environment": 2}'
     # Failed episodes stay in the denominator.
     assert record["evaluation_results"][0]["score_details"]["score"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(("length", "known"), [(1_999, True), (2_000, False), (2_500, False)])
+def test_a_question_that_may_be_cut_has_no_hash(length: int, known: bool, tmp_path: Path) -> None:
+    bundle = toy_bundle(
+        tmp_path / "bundle", env=WORDY, env_kwargs={"length": length}, num_tasks=1, trials=1
+    )
+    row = sample(bundle, bundle.episodes[0])
+    assert len(row["input"]["raw"]) == min(length, 2_000)
+    assert (row["sample_hash"] is not None) == known
+
+
+def test_a_limit_of_seconds_is_whole_and_never_shorter(tmp_path: Path) -> None:
+    bundle = toy_bundle(tmp_path / "bundle", env=WORDY, num_tasks=1, trials=1)
+    generation = aggregate(bundle)["evaluation_results"][0]["generation_config"]
+    assert generation["generation_args"]["eval_limits"] == {"time_limit": 3601}
 
 
 def test_a_model_with_an_owner_keeps_its_name(bundle: Bundle) -> None:

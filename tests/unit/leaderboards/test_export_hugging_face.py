@@ -8,9 +8,7 @@ import pytest
 import yaml
 
 from tests.unit.leaderboards.exported import toy_bundle
-from tests.unit.leaderboards.toy import TOY, ToyAgent, half_right
-from treegrpo.leaderboards.bundle import Bundle, read_bundle
-from treegrpo.leaderboards.evaluate import evaluate
+from treegrpo.leaderboards.bundle import Bundle
 from treegrpo.leaderboards.export.hugging_face import entry, write
 
 
@@ -38,10 +36,11 @@ def test_failures_are_named(tmp_path: Path) -> None:
     assert "; 2 failed episodes count as 0; " in entry(bundle)["notes"]
 
 
-@pytest.mark.parametrize("name", ["a: {b: *c} # d", "'\"- |", "!!python/object:os.system", "NO"])
+@pytest.mark.parametrize(
+    "name", ["a: {b: *c} # d", "'\"- |", "!!python/object:os.system", "NO", "Zo\u00e9"]
+)
 def test_a_name_that_is_yaml_stays_a_name(name: str, tmp_path: Path) -> None:
-    agent = ToyAgent(half_right, name=name)
-    evaluate(agent, TOY, split="test", num_tasks=1, trials=1, seed=3, out=tmp_path / "bundle")
-    write(read_bundle(tmp_path / "bundle"), tmp_path / "toy.yaml")
+    bundle = toy_bundle(tmp_path / "bundle", name=name, num_tasks=1, trials=1)
+    write(bundle, tmp_path / "toy.yaml")
     (found,) = yaml.safe_load((tmp_path / "toy.yaml").read_text(encoding="ascii"))
     assert f"; agent {name}; " in found["notes"]

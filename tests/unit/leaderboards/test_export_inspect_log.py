@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.leaderboards.exported import toy_bundle
-from treegrpo.leaderboards.bundle import Bundle
+from tests.unit.leaderboards.exported import WORDY, toy_bundle
+from tests.unit.leaderboards.toy import forge
+from treegrpo.leaderboards.bundle import Bundle, read_bundle
 from treegrpo.leaderboards.export.inspect_log import header, sample, write
 
 
@@ -129,6 +130,27 @@ def test_a_failure_is_an_error_of_its_sample(tmp_path: Path) -> None:
     assert one["scores"]["success"] == {"value": 0.0}
 
 
+def test_a_sum_needs_every_count(bundle: Bundle, tmp_path: Path) -> None:
+    forge(
+        bundle.path,
+        tmp_path / "forged",
+        episode=lambda record: {"dollars": None} if record.index == 1 else {},
+    )
+    total = header(read_bundle(tmp_path / "forged"))["stats"]["model_usage"]["unknown/half right"]
+    assert (total["total_cost"], total["output_tokens"]) == (None, 60)
+
+
+def test_cut_messages_limits_and_versions(tmp_path: Path) -> None:
+    bundle = toy_bundle(tmp_path / "bundle", env=WORDY, num_tasks=2, trials=1, first_index=4)
+    spec = header(bundle)["eval"]
+    assert spec["task_version"] == 3
+    assert spec["config"]["limit"] == [4, 6]
+    assert spec["config"]["time_limit"] == 3601
+    first, second = sample(bundle, bundle.episodes[0])["messages"][:2]
+    assert first["metadata"] == {"cut": True}
+    assert "metadata" not in second
+
+
 def test_calls_in_another_syntax_stay_text(tmp_path: Path) -> None:
     bundle = toy_bundle(
         tmp_path / "bundle", env_kwargs={"format": "xml"}, num_tasks=1, trials=1
@@ -137,3 +159,12 @@ def test_calls_in_another_syntax_stay_text(tmp_path: Path) -> None:
     assert one["messages"][1]["content"] == "<guess>6</guess>"
     assert "tool_calls" not in one["messages"][1]
     assert one["messages"][2]["role"] == "user"
+    # What would be a call in the default syntax is none in this one.
+    other = toy_bundle(
+        tmp_path / "other",
+        action=lambda _: '<tool_call>{"name": "guess"}</tool_call>',
+        env_kwargs={"format": "xml"},
+        num_tasks=1,
+        trials=1,
+    )
+    assert "tool_calls" not in sample(other, other.episodes[0])["messages"][1]

@@ -120,6 +120,18 @@ def test_a_claim_is_tier_0_and_all_of_it_declared() -> None:
     assert second.words == {"score": "declared"}
 
 
+def test_an_agent_is_told_from_its_model() -> None:
+    found = record()
+    change("model_info.additional_details.agent", "Scaffold")(found)
+    change(f"{R}.metric_config.metric_id", "pass_rate")(found)
+    first, _ = parse_claims(encoded(found), "record.json")
+    assert (first.agent, first.model) == ("Scaffold", "lab/m-7b")
+    assert first.metric == "pass rate"
+    change("evaluation_results.1.metric_config.metric_id", "cost")(found)
+    _, second = parse_claims(encoded(found), "record.json")
+    assert second.metric == "cost"
+
+
 def test_the_identity_of_a_claim_covers_every_field() -> None:
     first, second = parse_claims(encoded(record()), "record.json")
     again, _ = parse_claims(encoded(record()), "elsewhere.json")

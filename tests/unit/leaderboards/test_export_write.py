@@ -14,12 +14,11 @@ from pydantic_core import from_json
 from typer.testing import CliRunner
 
 from tests.unit.leaderboards.exported import toy_bundle
-from tests.unit.leaderboards.toy import TOY, ToyAgent, forge
+from tests.unit.leaderboards.toy import forge
 from treegrpo.cli.leaderboard import leaderboard_app
 from treegrpo.envs.errors import TreegrpoError, UnknownOption
 from treegrpo.leaderboards.bundle import Bundle, read_bundle
 from treegrpo.leaderboards.errors import BundleError
-from treegrpo.leaderboards.evaluate import evaluate
 from treegrpo.leaderboards.export import write as exports
 from treegrpo.leaderboards.export.write import FORMATS, Format, export
 
@@ -87,8 +86,11 @@ def test_another_suffix_is_refused(bundle: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_place_in_the_bundle_is_refused(bundle: Path) -> None:
+def test_a_place_in_the_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
     before = left(bundle)
+    (tmp_path / "link").symlink_to(bundle)
+    with pytest.raises(TreegrpoError, match="lies in the bundle"):
+        export(bundle, "inspect", tmp_path / "link" / "log.json")
     with pytest.raises(TreegrpoError, match=r"lies in the bundle .*, where nothing else may lie"):
         export(bundle, "inspect", bundle / "trajectories" / ".." / "log.json")
     assert left(bundle) == before
@@ -166,9 +168,13 @@ HOSTILE = [
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("toy") / "bundle"
-    agent = ToyAgent(lambda view: HOSTILE[view.env.episode.turns], name="</script>: *x")
-    evaluate(agent, TOY, split="test", num_tasks=1, trials=1, seed=3, out=out)
-    return out
+    return toy_bundle(
+        out,
+        action=lambda view: HOSTILE[view.env.episode.turns],
+        name="</script>: *x",
+        num_tasks=1,
+        trials=1,
+    ).path
 
 
 Texts = Callable[[Path], list[str]]
