@@ -59,17 +59,17 @@ def read_action(text: str) -> Action:
     """
     thoughts: list[str] = []
     rest = "".join(
-        piece if not is_inside else _keep(thoughts, piece.strip())
-        for is_inside, piece in _split(text, "<think>", "</think>", open_end=False)
+        raw if inside is None else _keep(thoughts, inside.strip())
+        for raw, inside in _split(text, "<think>", "</think>", open_end=False)
     )
     calls: list[Call] = []
     kept: list[str] = []
-    for is_inside, piece in _split(rest, "<tool_call>", "</tool_call>", open_end=True):
-        call = _hermes(piece) if is_inside else None
-        if call is not None:
-            calls.append(call)
+    for raw, inside in _split(rest, "<tool_call>", "</tool_call>", open_end=True):
+        call = None if inside is None else _hermes(inside)
+        if call is None:
+            kept.append(raw)
         else:
-            kept.append(f"<tool_call>{piece}</tool_call>" if is_inside else piece)
+            calls.append(call)
     rest = "".join(kept)
     if not calls and "<tool_call>" not in rest and len(rest) <= _MAX_TAGGED_CHARS:
         calls = [Call(name, _tagged(body)) for name, body in _TAGGED.findall(rest)]
@@ -83,22 +83,22 @@ def _keep(kept: list[str], piece: str) -> str:
     return ""
 
 
-def _split(text: str, start: str, end: str, *, open_end: bool) -> list[tuple[bool, str]]:
-    """Return the text in pieces: (whether it stood between the tags, the piece without them).
+def _split(text: str, start: str, end: str, *, open_end: bool) -> list[tuple[str, str | None]]:
+    """Return the text in pieces: (the piece, what stands between its tags; None outside).
 
     Without an end tag the rest of the text is inside if `open_end`, else outside with its tag.
     """
-    pieces: list[tuple[bool, str]] = []
+    pieces: list[tuple[str, str | None]] = []
     at = 0
     while (opened := text.find(start, at)) >= 0:
         inside = opened + len(start)
         closed = text.find(end, inside)
         if closed < 0 and not open_end:
             break
-        pieces.append((False, text[at:opened]))
-        pieces.append((True, text[inside : closed if closed >= 0 else len(text)]))
+        pieces.append((text[at:opened], None))
         at = closed + len(end) if closed >= 0 else len(text)
-    return [*pieces, (False, text[at:])]
+        pieces.append((text[opened:at], text[inside : closed if closed >= 0 else len(text)]))
+    return [*pieces, (text[at:], None)]
 
 
 def _hermes(body: str) -> Call | None:

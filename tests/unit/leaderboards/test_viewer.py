@@ -126,7 +126,10 @@ def test_more_calls_than_are_shown_are_counted() -> None:
     assert (len(node["calls"]), node["more_calls"]) == (8, 3)
 
 
-def test_texts_are_cut_further_before_trees_are_left_out() -> None:
+def test_texts_are_cut_further_before_trees_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(viewer_data, "MAX_DATA_BYTES", 600_000)
     long = [chain({"observation": "x" * 5_000}, {"observation": "y" * 5_000})] * 200
     data = data_of(*long)
     assert (len(data["trees"]), data["left_out"]) == (200, 0)
