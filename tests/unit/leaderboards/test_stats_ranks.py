@@ -101,3 +101,32 @@ def test_a_tier_ends_where_a_range_leaves_that_of_its_first_row() -> None:
     # (2, 4) overlaps (1, 2); (3, 5) does not overlap (1, 2), though it overlaps (2, 4)
     assert tiers([(1, 2), (2, 4), (3, 5), (4, 5), (6, 6)]) == [1, 1, 2, 2, 3]
     assert tiers([]) == []
+
+
+def test_rows_apart_are_drawn_each_by_itself() -> None:
+    """The range equals the enumeration of all pairs of draws; nothing is in common."""
+    rows = {"a": [1.0, 1.0, 0.0, 1.0], "b": [1.0, 0.0, 0.5, 0.0, 0.0]}
+    outcomes = {n: {f"{n}{i}": [v] for i, v in enumerate(vs)} for n, vs in rows.items()}
+    means = {
+        name: [
+            sum(draw) / (len(values) - 1)
+            for draw in itertools.product(values, repeat=len(values) - 1)
+        ]
+        for name, values in rows.items()
+    }
+    pairs = list(itertools.product(means["a"], means["b"]))
+    best = {"a": [1 + (b > a) for a, b in pairs], "b": [1 + (a > b) for a, b in pairs]}
+    worst = {"a": [1 + (b >= a) for a, b in pairs], "b": [1 + (a >= b) for a, b in pairs]}
+    for confidence in (0.5, 0.8, 0.95):
+        found = ranked(outcomes, apart=True, confidence=confidence, resamples=20_000)
+        tail = (1 - confidence) / 2
+        for one in found:
+            low = np.quantile(best[one.name], tail, method="inverted_cdf")
+            high = np.quantile(worst[one.name], 1 - tail, method="inverted_cdf")
+            assert [one.rank_low, one.rank_high] == [min(low, one.rank), max(high, one.rank)]
+
+
+def test_a_row_apart_needs_two_tasks() -> None:
+    rows = {"a": row(1), "b": {"only": [1.0]}}
+    with pytest.raises(TasksDiffer, match="'b' has a single task, and two are the least"):
+        ranked(rows, apart=True)
