@@ -20,6 +20,7 @@ from treegrpo.sandboxes.process import backend as process_backend
 from treegrpo.tree import Node
 
 FAULT_SHARE = 0.2
+PATIENCE_S = 60.0
 USUAL_S = 0.002
 
 
@@ -88,15 +89,19 @@ def grow(kinds: tuple[str, ...], **changes: Any) -> tuple[Grown, Counter[str]]:
     FaultyGame.kinds, FaultyGame.made = kinds, Counter()
     engine = RestlessEngine(random_words(("red", "green", "call")), 0)
     env = make(ID, turns=5, disable_env_checker=True)
-    made, pool = scheduler(engine, env, forks=3, trunks=3, episode_timeout_s=0.4, **changes)
+    made, pool = scheduler(engine, env, forks=3, trunks=3, episode_timeout_s=1.5, **changes)
     grown = made.grow([Question(seed, {"split": "train"}) for seed in range(6)])
     assert engine.live_contexts == 0 and engine.submitted == 0
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + PATIENCE_S
     while pool.lent and time.monotonic() < deadline:
         time.sleep(0.01)  # what hung lets go
     assert pool.lent == 0
     pool.close()
     return grown, Counter(FaultyGame.made)
+
+
+def environment_threads() -> set[str]:
+    return {t.name for t in threading.enumerate() if t.name.startswith("environment")}
 
 
 def leaves(grown: Grown) -> list[Node]:
@@ -118,7 +123,7 @@ def leaves(grown: Grown) -> list[Node]:
 def test_faults_at_a_fifth_of_the_steps_are_counted_and_the_run_goes_on(
     kinds: tuple[str, ...], told: str
 ) -> None:
-    before = {thread.name for thread in threading.enumerate()}
+    before = environment_threads()
     grown, made = grow(kinds)
     failed = [leaf for leaf in leaves(grown) if leaf.failure is not None]
     expected = sum(count for kind, count in made.items() if kind != "dawdles")
@@ -130,9 +135,10 @@ def test_faults_at_a_fifth_of_the_steps_are_counted_and_the_run_goes_on(
     sound = [leaf for leaf in leaves(grown) if leaf.failure is None]
     assert sound and {leaf.end_reason for leaf in sound} == {"turn_limit"}
     assert len(grown.questions) == 6 and all(len(trees) == 3 for trees in grown.questions)
-    time.sleep(0.05)
-    left = {thread.name for thread in threading.enumerate()} - before
-    assert not [name for name in left if name.startswith("environment")], "no thread is left"
+    deadline = time.monotonic() + PATIENCE_S
+    while (left := environment_threads() - before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left, "no thread is left"
 
 
 def test_an_environment_ten_times_as_slow_is_no_fault() -> None:
@@ -154,14 +160,19 @@ class Balky(Game):
 
     hold: ClassVar[threading.Event] = threading.Event()
     resets_hang: ClassVar[bool] = False
-    reset_s: ClassVar[float] = 0.0
+    together: ClassVar[threading.Barrier | None] = None
+    begun: ClassVar[list[int]] = []
     closes: ClassVar[str] = ""
     closed: ClassVar[list[int]] = []
+    alone: ClassVar[list[int]] = []
+    """Closed while no others were being closed."""
 
     def setup(self, task: Any, rng: Any) -> Any:
-        time.sleep(self.reset_s)
+        self.begun.append(id(self))
+        if self.together is not None and len(self.begun) > 1:  # the template's stands alone
+            self.together.wait(PATIENCE_S)
         if self.resets_hang and task.data["number"] % 4 == 0:
-            self.hold.wait(20.0)  # in one call of C code, which no exception interrupts
+            self.hold.wait(PATIENCE_S)  # in one call of C code, which no exception interrupts
         return super().setup(task, rng)
 
     def close(self) -> None:
@@ -169,7 +180,10 @@ class Balky(Game):
         if self.closes == "raise":
             raise OSError("the door is jammed")
         if self.closes == "slow":
-            time.sleep(0.3)
+            if len(self.closed) >= 4:
+                self.hold.set()
+            if not self.hold.wait(PATIENCE_S):
+                self.alone.append(id(self))
         super().close()
 
 
@@ -179,9 +193,10 @@ register(BALKY, "tests.integration.test_faults:Balky")
 
 @pytest.fixture
 def balky(monkeypatch: pytest.MonkeyPatch) -> type[Balky]:
-    for name, value in (("hold", threading.Event()), ("closed", list[int]())):
-        monkeypatch.setattr(Balky, name, value)
-    for name, value in (("resets_hang", False), ("reset_s", 0.0), ("closes", "")):
+    monkeypatch.setattr(Balky, "hold", threading.Event())
+    for name in ("begun", "closed", "alone"):
+        monkeypatch.setattr(Balky, name, list[int]())
+    for name, value in (("resets_hang", False), ("together", None), ("closes", "")):
         monkeypatch.setattr(Balky, name, value)
     return Balky
 
@@ -196,31 +211,31 @@ def balky_grow(script: Any, count: int, **changes: Any) -> tuple[Grown, Environm
 
 def test_a_reset_that_hangs_costs_its_own_question_only(balky: type[Balky]) -> None:
     balky.resets_hang = True
-    grown, pool = balky_grow(random_words(("red",)), 12, threads=16, episode_timeout_s=0.5)
+    grown, pool = balky_grow(random_words(("red",)), 12, threads=16, episode_timeout_s=1.5)
     balky.hold.set()
     missing = sum(not trees for trees in grown.questions)
     assert 0 < missing < 12 and grown.timeouts == missing == grown.failures["environment"]
     assert all(len(t.leaves()) == 3 for trees in grown.questions for t in trees)
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + PATIENCE_S
     while pool.lent and time.monotonic() < deadline:
         time.sleep(0.01)
     assert pool.lent == 0
 
 
 def test_resets_do_not_wait_for_each_other(balky: type[Balky]) -> None:
-    balky.reset_s = 0.2
-    began = time.perf_counter()
-    grown, _ = balky_grow(random_words(("red",)), 12, threads=16, episode_timeout_s=1.0)
+    """Each ends only when all have begun."""
+    balky.together = threading.Barrier(12)
+    grown, _ = balky_grow(random_words(("red",)), 12, threads=16)
     assert grown.timeouts == 0 and not grown.failures
-    assert time.perf_counter() - began < 12 * 0.2
+    assert not balky.together.broken
 
 
 def test_closes_that_raise_or_dawdle_hold_nobody_up(balky: type[Balky]) -> None:
+    """A slow close ends only when three others have begun."""
     balky.closes = "slow"
-    began = time.perf_counter()
     grown, pool = balky_grow(random_words(("red", "crash")), 8, threads=16)
     assert grown.failures["environment"] > 8 and pool.lent == 0
-    assert time.perf_counter() - began < grown.failures["environment"] * 0.3 / 2
+    assert len(balky.closed) > 8 and not balky.alone
     balky.closes = "raise"
     before = len(balky.closed)
     with pytest.raises(OSError, match="door is jammed"):
@@ -261,7 +276,7 @@ def test_an_interrupt_leaves_no_environment_behind(balky: type[Balky], at: int) 
     made, pool = scheduler(engine, make(BALKY, turns=3, disable_env_checker=True), threads=16)
     with pytest.raises(KeyboardInterrupt):
         made.grow([Question(seed, {"split": "train"}) for seed in range(6)])
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + PATIENCE_S
     while pool.lent and time.monotonic() < deadline:
         time.sleep(0.01)
     assert pool.lent == 0 and engine.live_contexts == 0

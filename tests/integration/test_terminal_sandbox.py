@@ -24,7 +24,7 @@ UNDONE = "files are as they were before it."
 
 @pytest.fixture
 def env() -> Iterator[TerminalEnv]:
-    made = TerminalEnv(backend="sandbox", timeout_s=1.0)
+    made = TerminalEnv(backend="sandbox", timeout_s=2.0)
     made.reset(seed=0, options={"split": "test", "index": 0})
     yield made
     made.close()

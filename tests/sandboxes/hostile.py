@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from treegrpo.sandboxes import Backend, Level, Sandbox, SandboxError, open_backend
+from treegrpo.sandboxes.conformance.case import PATIENCE_S
 from treegrpo.sandboxes.conformance.leaks import descendants
 
 T = TypeVar("T")
@@ -73,17 +74,17 @@ def later(call: Callable[[], T]) -> Future[T]:
     return future
 
 
-def within(seconds: float, call: Callable[[], T]) -> T:
-    """Return what `call` returns; fails the test if that takes longer than `seconds`."""
+def within(call: Callable[[], T]) -> T:
+    """Return what `call` returns; fails the test if it hangs."""
     try:
-        return later(call).result(seconds)
+        return later(call).result(PATIENCE_S)
     except TimeoutError:
-        pytest.fail(f"no answer within {seconds} s")
+        pytest.fail(f"no answer within {PATIENCE_S} s")
 
 
-def answers(seconds: float, call: Callable[[], T]) -> T | SandboxError:
+def answers(call: Callable[[], T]) -> T | SandboxError:
     """Return what `call` returns, or the typed error that it raises, in time."""
     try:
-        return within(seconds, call)
+        return within(call)
     except SandboxError as error:
         return error

@@ -229,7 +229,7 @@ def test_the_container_of_a_killed_run_ends_and_the_next_start_removes_it(client
         label = f"treegrpo.pid={run.stdout.readline().strip()}"
         (container,) = client.containers.list(filters={"label": label})
         run.kill()
-    assert container.wait(timeout=20)["StatusCode"] == 0  # its supervisor saw the end
+    assert container.wait(timeout=60)["StatusCode"] == 0  # its supervisor saw the end
     with DockerBackend(image=IMAGE) as backend, backend.create():
         assert client.containers.list(all=True, filters={"label": label}) == []
 

@@ -105,13 +105,13 @@ code['_setsid'] = clean
 """
     refuse = "def no(): raise OSError('no')\ncode['_fork_sibling'] = no"
     runs(bad, FIND_WORKER + SEARCH + hook + ("" if honest else refuse))
-    made = answers(15, bad.fork)
+    made = answers(bad.fork)
     forks = made if isinstance(made, list) else []
     for fork in forks:
         if isinstance(fork, Sandbox):
             fork.write("own", b"of the fork")
-    answers(15, bad.fork)  # which gives the parent a turn
-    used = answers(15, lambda: bad.exec("for fd in kept: use(fd)\nloot"))
+    answers(bad.fork)  # which gives the parent a turn
+    used = answers(lambda: bad.exec("for fd in kept: use(fd)\nloot"))
     if not isinstance(used, SandboxError):
         assert not used.alive or (used.ok and used.value == "[]"), used
     for fork in forks:
@@ -162,7 +162,7 @@ code['_receive'] = evil
 """
     runs(bad, FIND_WORKER + held + hook)
     first = fork_of(bad)
-    answers(15, bad.fork)
+    answers(bad.fork)
     assert runs(first, "open('/workspace/f').read(), os.listdir('.')") == "('old', ['f'])"
     assert first.read("f") == b"old"
 
@@ -197,12 +197,12 @@ for n in range(base + 1, base + 60):
 """
     link = f"os.symlink({str(plain)!r}, 'way'); os.symlink({str(plain)!r} + '/secret', 'file')"
     runs(bad, plant if what == "folder" else "import os\n" + link)
-    made = within(10, lambda: bad.fork(3))
+    made = within(lambda: bad.fork(3))
     for one in made:
         if isinstance(one, Sandbox):
             one.exec("open('later', 'w').write('x')")
             for path in ("later", "way/secret", "file"):
-                got = answers(10, lambda one=one, path=path: one.read(path))
+                got = answers(lambda one=one, path=path: one.read(path))
                 assert isinstance(got, SandboxError) or got == b"x", got
     assert list(target.iterdir()) == []
     assert [path.name for path in plain.iterdir()] == ["secret"]

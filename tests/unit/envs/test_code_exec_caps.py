@@ -127,7 +127,7 @@ def test_the_worst_that_the_caps_let_through_is_read_in_seconds() -> None:
         spelled("set", [{"t": "int", "v": hex(PRIME * n)} for n in range(1, 25_000)]),
         spelled("set", [{"t": "int", "v": hex(n << 50)} for n in range(wire.MAX_KEYS)]),
     ]
-    started = time.monotonic()
+    started = time.process_time()
     for text in worst:
         assert len(text) <= wire.MAX_VALUE_BYTES
         try:
@@ -135,7 +135,7 @@ def test_the_worst_that_the_caps_let_through_is_read_in_seconds() -> None:
         except wire.Unreadable:
             continue
         assert not agrees(Outside("", 3), value, 3)
-    assert time.monotonic() - started < 30
+    assert time.process_time() - started < 30
 
 
 FORGED = """\

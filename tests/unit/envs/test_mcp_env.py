@@ -114,10 +114,10 @@ def test_the_row_decides_by_the_servers_final_state(env: McpEnv) -> None:
 
 
 def test_a_late_reply_and_a_crash_have_no_effect(keeper: McpEnv) -> None:
-    env = till(timeout_s=0.3)
+    env = till(timeout_s=2)
     env.reset(seed=0, options={"split": split_of(env, "till-1"), "task_id": "till-1"})
-    text, errors = call(env, "sleep", seconds=30)
-    assert "NoReply: no reply within 0.3 s" in text and errors == ["tool_error"]
+    text, errors = call(env, "sleep", seconds=60)
+    assert "NoReply: no reply within 2 s" in text and errors == ["tool_error"]
     assert call(env, "total") == ("3", [])
     text, errors = call(env, "crash")
     assert "NoReply: the server stopped during this call" in text and errors == ["tool_error"]

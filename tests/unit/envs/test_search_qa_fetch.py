@@ -18,7 +18,7 @@ from treegrpo.envs.retrieval.fetch import Fetcher, Limits, retry_after_s
 from treegrpo.envs.retrieval.guard import Guard
 
 HERE = Guard(allow_loopback=True)
-QUICK = Limits(connect_s=1.0, read_s=0.2, total_s=0.5, max_bytes=10_000, retries=2, max_wait_s=5)
+QUICK = Limits(connect_s=1.0, read_s=0.2, total_s=1.5, max_bytes=10_000, retries=2, max_wait_s=5)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_silent_server_is_given_up_after_the_read_time(site: Site) -> None:
 
 def dripping(chunk: bytes) -> Any:
     def write(out: Any) -> None:
-        for _ in range(100):
+        for _ in range(2_000):  # 40 s of drops
             out.write(chunk)
             out.flush()
             time.sleep(0.02)
@@ -70,14 +70,14 @@ def dripping(chunk: bytes) -> Any:
 def test_a_server_that_drips_bytes_is_given_up_after_the_total_time(site: Site) -> None:
     url = site.put("/drip", Reply(dripping(b"x")))
     started = time.monotonic()
-    assert refusal(Fetcher(HERE, QUICK), url) == "the site took longer than 0.5 s"
-    assert time.monotonic() - started < 1.5
+    assert refusal(Fetcher(HERE, QUICK), url) == "the site took longer than 1.5 s"
+    assert time.monotonic() - started < 20
     assert len(site.seen) == 1
 
 
 def test_headers_that_drip_are_given_up_too(site: Site) -> None:
     url = site.put("/drip", Reply(dripping(b"H"), is_raw=True))
-    assert refusal(Fetcher(HERE, QUICK), url) == "the site took longer than 0.5 s"
+    assert refusal(Fetcher(HERE, QUICK), url) == "the site took longer than 1.5 s"
 
 
 def test_too_many_requests_waits_as_long_as_the_server_asks(site: Site) -> None:
