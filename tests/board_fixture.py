@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from treegrpo.envs.recorder import Event
 from treegrpo.leaderboards.board import (
     Board,
     BoardKey,
@@ -53,7 +55,7 @@ KEY = BoardKey(
     track="single-pass",
     tasks=hashlib.sha256(b"tasks").hexdigest(),
 )
-NUM_TASKS, TRIALS = 40, 4
+NUM_TASKS, TRIALS = 40, 2
 
 
 @dataclass(frozen=True)
@@ -363,7 +365,7 @@ def _manifest(
         prices="meridian-2026-11-01" if row.dollars else None,
         versions={"treegrpo": "0.1.0", "python": "3.11.7"},
         command="treegrpo eval --agent oracle --env treegrpo/SearchQA-v1 --split test --tasks 40 "
-        "--trials 4 --seed 7 --out DIR",
+        "--trials 2 --seed 7 --out DIR",
         created=row.evaluated,
         machine=Machine(cores=2, system="Linux x86_64"),
         root=digest_of("root"),
@@ -389,3 +391,40 @@ def _ledger(subject: str) -> list[LedgerEntry]:
         previous = entry.hash
         found.append(entry)
     return found
+
+
+class FixtureSource:
+    """The invented boards as what a site is built from; no episode has a log."""
+
+    def __init__(self, *boards: Board) -> None:
+        """Hold these boards; each run on them has its details."""
+        self._boards = {board.key.id: board for board in boards}
+        self.reads: list[str] = []
+
+    def boards(self) -> list[BoardKey]:
+        return [board.key for board in self._boards.values()]
+
+    def board(self, board_id: str) -> Board:
+        return self._boards[board_id]
+
+    def run_detail(self, digest: str) -> RunDetail:
+        self.reads.append(digest)
+        for board in self._boards.values():
+            for number, row in enumerate(board.rows):
+                if row.digest == digest:
+                    known = {agent.name: agent for agent in AGENTS}
+                    agent = known.get(row.agent) or Agent(row.agent, 0.5, price=0.001)
+                    return make_detail(agent, number, board.key).model_copy(update={"row": row})
+        raise AssertionError(f"no run {digest}")
+
+    def environment_detail(
+        self, env_id: str, env_kwargs: Mapping[str, Any], split: str
+    ) -> EnvironmentDetail:
+        wanted = (env_id, env_kwargs, split)
+        for board in self._boards.values():
+            if (board.key.env_id, board.key.env_kwargs, board.key.split) == wanted:
+                return make_environment(board)
+        raise AssertionError(f"no environment {wanted}")
+
+    def episode_events(self, digest: str, index: int, trial: int) -> list[Event]:
+        return []

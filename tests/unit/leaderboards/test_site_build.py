@@ -1,0 +1,133 @@
+"""A site as a folder: every link leads somewhere, whole or not at all, other files stay."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from tests.board_fixture import AGENTS, FixtureSource, hostile_board, make_board
+from treegrpo.leaderboards.board import Board, RunDetail
+from treegrpo.leaderboards.errors import StoreError
+from treegrpo.leaderboards.site.build import MARK, build_site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site") / "out"
+    small = make_board(AGENTS[:4])
+    hostile = hostile_board()
+    hostile = hostile.model_copy(update={"rows": hostile.rows[-1:]})
+    build_site(FixtureSource(small, hostile), out)
+    return out
+
+
+def links(page: Path) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r'(?:href|src)="([^"]+)"', text.partition('type="application/json"')[0])
+    return [unescape(link) for link in found]
+
+
+def test_every_relative_link_leads_to_a_file_of_the_site(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    broken = [
+        f"{page.relative_to(site)} -> {link}"
+        for page in pages
+        for link in links(page)
+        if not link.startswith(("#", "data:"))
+        and not (page.parent / link.partition("#")[0]).resolve().is_file()
+    ]
+    assert broken == []
+    assert len(pages) > 300
+    outside = [
+        link
+        for page in pages
+        for link in links(page)
+        if not link.startswith(("#", "data:"))
+        and not (page.parent / link).resolve().is_relative_to(site.resolve())
+    ]
+    assert outside == []
+
+
+def test_the_rows_of_a_table_lead_to_pages_and_outcomes(site: Path) -> None:
+    for row in make_board(AGENTS[:4]).rows:
+        assert (site / "runs" / f"{row.digest[:32]}.html").is_file()
+        assert (site / "data" / f"{row.digest[:32]}.js").is_file()
+
+
+def test_every_page_can_be_reached_from_the_index(site: Path) -> None:
+    seen: set[Path] = set()
+    todo = [(site / "index.html").resolve()]
+    while todo:
+        page = todo.pop()
+        if page in seen or page.suffix != ".html":
+            continue
+        seen.add(page)
+        todo += [(page.parent / link).resolve() for link in links(page) if link[0] not in "#d"]
+    # Runs hang on tables, which scripts draw.
+    drawn = {p.resolve() for name in ("runs", "episodes") for p in (site / name).iterdir()}
+    assert {p.resolve() for p in site.rglob("*.html")} - seen - drawn == set()
+
+
+def test_the_board_lies_beside_its_page_in_full(site: Path) -> None:
+    board = make_board(AGENTS[:4])
+    text = (site / "boards" / f"{board.key.id}.json").read_text(encoding="utf-8")
+    assert Board.model_validate(json.loads(text)) == board
+
+
+def test_a_site_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build_site(FixtureSource(), out)
+    (out / "stale.html").write_text("old")
+    count = build_site(FixtureSource(), out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    names = {path.name for path in out.iterdir()}
+    assert "stale.html" not in names and {MARK, "index.html", "static"} <= names
+    assert count == sum(path.is_file() for path in out.rglob("*"))
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(StoreError) as caught:
+        build_site(FixtureSource(), tmp_path)
+    assert str(caught.value) == (
+        f"A site at '{tmp_path}' asked for, but that folder holds other files. Give an empty or "
+        "new folder, or one that this command has made."
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_and_a_link_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(StoreError, match=r"asked for, but that is no folder\. Give another"):
+            build_site(FixtureSource(), tmp_path / name)
+
+
+def test_a_missing_parent_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "no" / "out"
+    with pytest.raises(StoreError) as caught:
+        build_site(FixtureSource(), out)
+    assert str(caught.value) == (
+        f"A site at '{out}' asked for, but it cannot be written: its parent folder does not "
+        "exist. Give a path with space and write permission."
+    )
+
+
+class _Broken(FixtureSource):
+    def run_detail(self, digest: str) -> RunDetail:
+        raise StoreError("The files of this run are damaged.")
+
+
+def test_a_run_that_cannot_be_read_leaves_the_old_site(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build_site(FixtureSource(), out)
+    before = (out / "index.html").read_text(encoding="utf-8")
+    with pytest.raises(StoreError, match="damaged"):
+        build_site(_Broken(make_board(AGENTS[:1])), out)
+    assert (out / "index.html").read_text(encoding="utf-8") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
