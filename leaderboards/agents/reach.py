@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from treegrpo.leaderboards.errors import AgentUnusable
@@ -44,8 +45,8 @@ def check_url(url: str, key: str | None) -> None:
     try:
         parts = urlsplit(url)
         is_whole = parts.scheme in ("http", "https") and bool(parts.hostname)
-        _ = parts.port  # raises where it is no number
-    except ValueError:
+        httpx.URL(url)  # raises where it holds what no URL holds
+    except (ValueError, httpx.InvalidURL):
         parts, is_whole = urlsplit(""), False
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise AgentUnusable(

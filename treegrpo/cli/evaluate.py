@@ -139,18 +139,20 @@ def _run(
     if found.note is not None:
         console.print(plain(found.note))
     with stopping(_KEPT), Bar(console, "episodes") as bar:
-        tally = Tally(bar)
         if env in list_suites():
             _refuse_with_suite(env, split, options)
+            suite = find_suite(env)
+            tally = Tally(bar, len(suite.entries))
             whole = evaluate_suite(
-                found.agent, find_suite(env), out=out, terms=terms, begin=tally.begin,
-                progress=bar.advance, watch=tally.watch, **extent,
+                found.agent, suite, out=out, terms=terms, begin=tally.begin,
+                progress=tally.advance, watch=tally.watch, **extent,
             )  # fmt: skip
             shown, summaries = suite_table(whole), list(whole.entries.values())
         else:
+            tally = Tally(bar)
             summary = evaluate(
                 found.agent, env, split=split or DEFAULT_SPLIT, out=out, env_kwargs=options,
-                terms=terms, progress=bar.advance, watch=tally.watch, **extent,
+                terms=terms, progress=tally.advance, watch=tally.watch, **extent,
             )  # fmt: skip
             shown, summaries = summary_table(summary), [summary]
     console.print(shown)

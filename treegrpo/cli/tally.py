@@ -13,9 +13,9 @@ from treegrpo.leaderboards.schema import EpisodeRecord
 class Tally:
     """Counts the episodes that have ended, and writes the note beside the bar."""
 
-    def __init__(self, bar: Bar) -> None:
-        """Tell `bar`."""
-        self._bar = bar
+    def __init__(self, bar: Bar, entries: int = 1) -> None:
+        """Tell `bar`, which counts the episodes of so many members of a suite."""
+        self._bar, self._entries = bar, entries
         self._entry = ""
         # By episode, so that another attempt replaces the one that failed.
         self._ended: dict[tuple[str, int, int], EpisodeRecord] = {}
@@ -29,6 +29,10 @@ class Tally:
         """Count an episode."""
         self._ended[self._entry, episode.index, episode.trial] = episode
         self._bar.set_note(f"{self._entry} {self.note}".strip())
+
+    def advance(self, done: int, total: int) -> None:
+        """Show how much is done of all members; they are equally long."""
+        self._bar.advance(len(self._ended), total * self._entries)
 
     @property
     def note(self) -> str:

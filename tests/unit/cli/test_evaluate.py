@@ -25,6 +25,7 @@ from treegrpo.leaderboards.agents import Agent
 from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.schema import Manifest
 
+ROOT = Path(__file__).resolve().parents[3]
 MINE = "tests.unit.leaderboards.own_agents"
 SUITE = Suite("tests/pair-v1", (SuiteEntry(TOY), SuiteEntry(TOY, {"format": "xml"})))
 register_suite(SUITE)
@@ -143,6 +144,22 @@ def test_a_class_a_function_and_a_folder_take_options(call: Call, tmp_path: Path
     words = toy(tmp_path / "model", tmp_path / "m", "--agent-arg", "temperature=0.5")
     assert call(*words).exit_code == 0
     assert manifest(tmp_path / "m").agent.name == "model at 0.5"
+
+
+def test_the_documents_example_is_an_agent(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "evaluating.md").read_text("utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "mine_of_the_page.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    result = call(
+        "--agent", "mine_of_the_page:act", "--agent-arg", "high=99", "--env",
+        "guess:examples/Guess-v0", "--tasks", 3, "--out", tmp_path / "b",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.exception
+    assert all(episode.success for episode in read_bundle(tmp_path / "b").episodes)
 
 
 REFUSED = {
