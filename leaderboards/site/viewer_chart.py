@@ -133,10 +133,10 @@ def _range(low: float, high: float, scale: Scale) -> tuple[float, float, list[fl
         return low, high, [float(y) for y in range(round(low), round(high) + 1, step)]
     if scale == "percent":
         low, high = min(0.0, low), max(1.0, high)
-    if low >= 0 and low < 0.6 * high:
+    if high - low < 1e-12 * max(abs(low), abs(high), 1e-12):  # one value: in the middle
+        low, high = (low - abs(low), high + abs(high)) if low else (0.0, 1.0)
+    if 0 <= low < 0.6 * high:
         low = 0.0
-    if high - low < 1e-12:
-        low, high = low - max(abs(low), 1.0) / 2, high + max(abs(high), 1.0) / 2
     marks = _steps(low, high, 4)
     width = marks[1] - marks[0] if len(marks) > 1 else high - low
     if marks[0] > low + 1e-9 * width:

@@ -82,6 +82,9 @@ def _facts(manifest: Manifest, episode: EpisodeRecord) -> Iterator[tuple[str, st
     yield "input tokens", _counted(episode.tokens.input)
     yield "sampled tokens", _counted(episode.tokens.output)
     yield "dollars", episode.dollars or ""
+    if episode.search is not None:
+        yield "branches searched", _counted(episode.search.branches)
+        yield "turns in forks", _counted(episode.search.turns)
     yield "seconds", f"{float(episode.wall_seconds):.2f}"
     yield "seed", str(episode.seed)
     yield "log", (episode.chain or "")[:12]

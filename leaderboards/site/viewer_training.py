@@ -14,10 +14,16 @@ SECONDS = "seconds_total"
 """Key of the seconds since the first step, which the caller adds to the rows of metrics."""
 
 _CHARTS: tuple[tuple[str, str, str, str, Scale], ...] = (
-    ("success in training", "success_rate", "sampled tokens", "sampled_tokens_total", "percent"),
-    ("success in training", "success_rate", "tool calls", "tool_calls_total", "percent"),
-    ("success in training", "success_rate", "seconds", SECONDS, "percent"),
-    ("mean reward in training", "reward_mean", "step", "step", "linear"),
+    (
+        "success by sampled tokens",
+        "success_rate",
+        "sampled tokens",
+        "sampled_tokens_total",
+        "percent",
+    ),
+    ("success by tool calls", "success_rate", "tool calls", "tool_calls_total", "percent"),
+    ("success by seconds", "success_rate", "seconds", SECONDS, "percent"),
+    ("mean reward", "reward_mean", "step", "step", "linear"),
     ("gap between sampler and trainer", "max_abs_log_ratio", "step", "step", "log"),
     ("share of clipped tokens", "clip_share", "step", "step", "share"),
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +21,7 @@ from treegrpo.leaderboards.site.viewer_training import SECONDS, TrainingRun, ren
 from treegrpo.tree import Tree, read_trees
 
 METRICS, TIMINGS, TREES, CONFIG = "metrics.jsonl", "timings.jsonl", "trees.jsonl", "config.json"
+INDEX = "index.html"
 MARK = ".treegrpo-view"
 """A file that says a folder was written here, and may be written anew."""
 
@@ -44,23 +46,33 @@ def is_training_run(path: Path) -> bool:
     return (path / METRICS).is_file()
 
 
-def prepare(out: Path) -> None:
-    """Leave `out` as an empty folder; pages that were written there before are removed.
+@contextlib.contextmanager
+def written_anew(out: Path) -> Generator[Path]:
+    """Yield a new folder that takes the place of `out` at the end; after an error, nothing does.
 
     Raises:
-        TreegrpoError: it holds something else.
+        TreegrpoError: `out` is there and holds something else than such pages.
     """
     if out.exists() and not out.is_dir():
         raise TreegrpoError(f"Pages in '{out}' asked for, but that is a file. Give --out DIR.")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / MARK).is_file():
-            raise TreegrpoError(
-                f"Pages in '{out}' asked for, but it holds other files, which would be lost. "
-                "Give an empty or a new folder with --out DIR."
-            )
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARK).write_text("Written by treegrpo view, which may write it anew.\n")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise TreegrpoError(
+            f"Pages in '{out}' asked for, but it holds other files, which would be lost. "
+            "Give an empty or a new folder with --out DIR."
+        )
+    final = out.resolve()
+    part = final.with_name(f".{final.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        (part / MARK).write_text("Written by treegrpo view, which may write it anew.\n")
+        yield part
+        if final.is_dir():
+            shutil.rmtree(final)
+        part.rename(final)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def write_bundle_view(path: Path, out: Path) -> Written:
@@ -70,12 +82,12 @@ def write_bundle_view(path: Path, out: Path) -> Written:
         BundleError: names the file, the line and the field that is wrong.
     """
     bundle = read_bundle(path)
-    prepare(out)
-    links = [Link("All episodes", "../index.html")]
-    pages = write_episode_pages(bundle.manifest, bundle.episodes, bundle.events, out, links=links)
-    index = out / "index.html"
-    index.write_text(render_bundle(bundle.manifest, bundle.episodes), encoding="utf-8")
-    return Written(index, f"{len(pages):,} episodes")
+    manifest, episodes = bundle.manifest, bundle.episodes
+    links = [Link("All episodes", f"../{INDEX}")]
+    with written_anew(out) as part:
+        pages = write_episode_pages(manifest, episodes, bundle.events, part, links=links)
+        (part / INDEX).write_text(render_bundle(manifest, episodes), encoding="utf-8")
+    return Written(out / INDEX, f"{len(pages):,} episodes")
 
 
 def write_training_view(paths: Sequence[Path], out: Path, success_reward: float) -> Written:
@@ -84,19 +96,17 @@ def write_training_view(paths: Sequence[Path], out: Path, success_reward: float)
     Raises:
         DataFileError: a file of a run is malformed; names the line and the field.
     """
-    records = [(name, _rows(path), _settings(path)) for name, path in _named(paths)]
-    prepare(out)
     runs: list[TrainingRun] = []
     number = 0
-    for (name, rows, settings), path in zip(records, paths, strict=True):
-        folder = Path("steps") / name if len(paths) > 1 else Path("steps")
-        pages, questions = _write_steps(path, name, out, folder, success_reward)
-        number += questions
-        runs.append(TrainingRun(name, rows, settings, pages))
-    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs: {_names(runs)}"
-    index = out / "index.html"
-    index.write_text(render_training(runs, title), encoding="utf-8")
-    return Written(index, f"trees of {number:,} questions")
+    with written_anew(out) as part:
+        for name, path in _named(paths):
+            folder = Path("steps") / name if len(paths) > 1 else Path("steps")
+            pages, questions = _write_steps(path, name, part, folder, success_reward)
+            number += questions
+            runs.append(TrainingRun(name, _rows(path), _settings(path), pages))
+        title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs: {_names(runs)}"
+        (part / INDEX).write_text(render_training(runs, title), encoding="utf-8")
+    return Written(out / INDEX, f"trees of {number:,} question{'s' if number != 1 else ''}")
 
 
 def trees_page(
@@ -144,7 +154,7 @@ def _write_steps(
     if not (path / TREES).is_file():
         return pages, questions
     (out / folder).mkdir(parents=True, exist_ok=True)
-    up = "/".join([".."] * len(folder.parts)) + "/index.html"
+    up = "/".join([".."] * len(folder.parts)) + f"/{INDEX}"
     for step, of_step in groupby(read_trees(path / TREES), key=lambda tree: tree.step):
         trees = list(of_step)
         questions += len(by_question(trees))

@@ -120,7 +120,7 @@ def test_a_page_shows_questions_at_even_distances() -> None:
 def test_a_training_run_gets_its_page_and_one_for_each_step_with_trees(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine")
     written = write_view([run], None, 1.0)
-    assert (written.index, written.shown) == (run / "view" / "index.html", "trees of 1 questions")
+    assert (written.index, written.shown) == (run / "view" / "index.html", "trees of 1 question")
     index = written.index.read_text()
     assert re.findall(r'<a href="(.*?)"', index) == ["steps/000003.html"]
     assert index.count('<figure class="chart">') == 6
@@ -174,14 +174,18 @@ def test_wrong_folders_are_named(tmp_path: Path, bundle: Path) -> None:
         write_view([write_run(tmp_path / "run"), bundle], tmp_path / "out", 1.0)
 
 
-def test_a_malformed_tree_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_malformed_tree_is_named_and_the_pages_before_stay(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine")
+    index = write_view([run], None, 1.0).index
+    before = index.read_bytes()
     record = json.loads((run / "trees.jsonl").read_text().splitlines()[1])
     record["nodes"][1]["reward"] = "high"
     with (run / "trees.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
     with pytest.raises(TreegrpoError, match=r"trees\.jsonl line 3: nodes\[1\]\.reward"):
         write_view([run], None, 1.0)
+    assert index.read_bytes() == before
+    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
 
 # ---- the command
@@ -192,7 +196,7 @@ def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["view", str(run)])
     assert result.exit_code == 0
     page = run / "view" / "index.html"
-    assert result.output.replace("\n", "") == f"trees of 1 questions: {page}"
+    assert result.output.replace("\n", "") == f"trees of 1 question: {page}"
 
 
 def test_a_server_on_loopback_gives_the_pages_and_nothing_above_them(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.leaderboards.toy import TOY, ToyAgent, half_right
 from treegrpo.leaderboards.bundle import Bundle, read_bundle
 from treegrpo.leaderboards.evaluate import evaluate
+from treegrpo.leaderboards.schema import SearchEntry
 from treegrpo.leaderboards.site.viewer import (
     episode_file,
     render_episode,
@@ -51,6 +52,13 @@ def test_an_episode_is_its_start_and_then_step_after_step(bundle: Bundle) -> Non
     facts = dict(tree.facts)
     assert (facts["turns"], facts["sampled tokens"], facts["reward"]) == ("2", "7", "1.1")
     assert "dollars" not in facts  # nobody counted
+
+
+def test_what_a_search_spent_in_forks_stands_in_the_facts(bundle: Bundle) -> None:
+    spent = SearchEntry(branches=4, turns=1200, tool_calls=9)
+    episode = bundle.episodes[0].model_copy(update={"search": spent})
+    facts = dict(episode_tree(bundle.events(episode), bundle.manifest, episode).facts)
+    assert (facts["branches searched"], facts["turns in forks"]) == ("4", "1,200")
 
 
 def test_what_went_wrong_is_told_apart(bundle: Bundle) -> None:

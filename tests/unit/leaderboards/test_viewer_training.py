@@ -102,6 +102,12 @@ def test_a_long_line_is_thinned_and_keeps_its_ends() -> None:
     assert (len(points), points[0][0], points[-1][0]) == (400, LEFT, WIDTH - RIGHT)
 
 
+def test_a_constant_lies_within_its_axis() -> None:
+    chart = line_chart("clipped", "step", [series(0.01, 0.01)], "share")
+    assert chart is not None
+    assert [tick.label for tick in chart.y_ticks] == ["0 %", "0.5 %", "1 %", "1.5 %", "2 %"]
+
+
 @given(
     st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=30),
     st.sampled_from(["linear", "percent", "share", "log"]),
@@ -132,10 +138,10 @@ def test_short_numbers(value: float, short: str) -> None:
 def test_success_is_drawn_against_tokens_calls_and_seconds() -> None:
     charts = training_charts([TrainingRun("a", (row(0), row(1)))])
     assert [(chart.title, chart.x_label) for chart in charts] == [
-        ("success in training", "sampled tokens"),
-        ("success in training", "tool calls"),
-        ("success in training", "seconds"),
-        ("mean reward in training", "step"),
+        ("success by sampled tokens", "sampled tokens"),
+        ("success by tool calls", "tool calls"),
+        ("success by seconds", "seconds"),
+        ("mean reward", "step"),
         ("gap between sampler and trainer", "step"),
         ("share of clipped tokens", "step"),
     ]
