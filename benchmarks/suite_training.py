@@ -29,7 +29,8 @@ from treegrpo.engine.hf import HFEngine
 from treegrpo.envs.digest import stable_seed
 from treegrpo.leaderboards.stats import UNIT, Interval, clustered_interval
 from treegrpo.rollout import Question, RolloutSettings, Scheduler
-from treegrpo.starter import Starter, StarterSettings, build_starter
+from treegrpo.starter import Starter, build_starter
+from treegrpo.starter_settings import StarterSettings
 from treegrpo.trainer import Trainer
 
 QUESTION = "From nothing, how far does a small agent come on each environment of the suite?"

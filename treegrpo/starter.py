@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from treegrpo.chat import ChatFormat
 from treegrpo.envs import make
@@ -22,6 +21,7 @@ from treegrpo.envs.digest import stable_seed
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.snapshot import core_of
 from treegrpo.loading import save_model
+from treegrpo.starter_settings import StarterSettings
 from treegrpo.tiny import build_bpe_tokenizer, build_model
 from treegrpo.warmstart import (
     Demonstration,
@@ -32,27 +32,7 @@ from treegrpo.warmstart import (
 )
 
 MAX_CONTEXT_TOKENS = 4096
-_Share = Annotated[float, Field(ge=0, lt=1)]
-_Count = Annotated[int, Field(ge=1)]
-
-
-class StarterSettings(BaseModel):
-    """How a starter is built; with short episodes the defaults take about three minutes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    demonstrations: _Count = 6000
-    """Episodes of the training split that the oracle plays."""
-    mistakes: _Share = 0.1
-    """Share of the oracle's steps that are a random action instead."""
-    difficulty: _Count | None = None
-    """Level of the tasks; None for all."""
-    layers: _Count = 4
-    """Layers of the model, of width 128."""
-    vocabulary: Annotated[int, Field(ge=300)] = 1024
-    """Most tokens of the tokenizer."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Decides everything."""
+Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +51,7 @@ def build_starter(
     folder: Path,
     settings: StarterSettings,
     *,
-    advance: Callable[[int, int], None] = lambda done, total: None,
+    advance: Advance = lambda done, total: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Starter:
     """Return what was built; the model is written to `folder` as a Hugging Face folder.
@@ -91,22 +71,11 @@ def build_starter(
     texts = [m["content"] for demo in demonstrations for m in demo.messages]
     tokenizer = build_bpe_tokenizer(texts, settings.vocabulary)
     chat = ChatFormat(tokenizer)
-    actions, contexts = _lengths(demonstrations, chat)
-    if contexts > MAX_CONTEXT_TOKENS:
-        raise TreegrpoError(
-            f"A starter for {env_id} asked for; an episode of its oracle has {contexts:,} tokens, "
-            f"and a model this small reads {MAX_CONTEXT_TOKENS:,}. Choose an easier level, or "
-            "train a pretrained model on it."
-        )
-    model = build_model(len(tokenizer), layers=settings.layers, seed=settings.seed)
-    model.config.max_position_embeddings = MAX_CONTEXT_TOKENS
-
-    def on_batch(done: int, total: int, loss: float) -> None:
-        note(f"loss {loss:.2f}")
-        advance(done, total)
-
+    actions, contexts = _lengths(env_id, demonstrations, chat)
+    sizes = {"layers": settings.layers, "max_context_tokens": MAX_CONTEXT_TOKENS}
+    model = build_model(len(tokenizer), seed=settings.seed, **sizes)
     rates = WarmStartSettings(seed=settings.seed)
-    loss = warm_start(model, chat, demonstrations, rates, on_batch=on_batch)
+    loss = warm_start(model, chat, demonstrations, rates, on_batch=_telling(advance, note))
     save_model(model, tokenizer, folder)
     return Starter(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -120,7 +89,7 @@ def build_starter(
 def flawed_demonstrations(
     env_id: str,
     settings: StarterSettings,
-    advance: Callable[[int, int], None] = lambda done, total: None,
+    advance: Advance = lambda done, total: None,
 ) -> list[Demonstration]:
     """Return episodes of the training split, the oracle's but for its share of mistakes."""
     env = make(env_id)
@@ -151,11 +120,27 @@ def flawed_demonstrations(
         env.close()
 
 
-def _lengths(demonstrations: Iterable[Demonstration], chat: ChatFormat) -> tuple[int, int]:
-    """Return the most tokens of an action, its end included, and of an episode."""
+def _telling(advance: Advance, note: Callable[[str], None]) -> Callable[[int, int, float], None]:
+    def on_batch(done: int, total: int, loss: float) -> None:
+        note(f"loss {loss:.2f}")
+        advance(done, total)
+
+    return on_batch
+
+
+def _lengths(
+    env_id: str, demonstrations: Iterable[Demonstration], chat: ChatFormat
+) -> tuple[int, int]:
+    """Return the most tokens of an action, its end included, and of an episode; if they fit."""
     actions = contexts = 0
     for demo in demonstrations:
         contexts = max(contexts, len(encode(demo, chat, 0.0)[0]))
         said: list[Any] = [m["content"] for m in demo.messages if m["role"] == "assistant"]
         actions = max(actions, *(len(chat.action_ids(text)) for text in said))
+    if contexts > MAX_CONTEXT_TOKENS:
+        raise TreegrpoError(
+            f"A starter for {env_id} asked for; an episode of its oracle has {contexts:,} tokens, "
+            f"and a model this small reads {MAX_CONTEXT_TOKENS:,}. Choose an easier level, or "
+            "train a pretrained model on it."
+        )
     return actions, contexts

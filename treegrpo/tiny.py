@@ -84,7 +84,14 @@ def _with_chat_template(core: Tokenizer) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build_model(vocab_size: int, *, layers: int = 4, width: int = 128, seed: int = 0) -> Any:
+def build_model(
+    vocab_size: int,
+    *,
+    layers: int = 4,
+    width: int = 128,
+    max_context_tokens: int = 2048,
+    seed: int = 0,
+) -> Any:
     """Return an untrained Qwen3 causal language model in float32.
 
     4 layers of width 128 have about 0.9M parameters. The initial standard deviation of 0.06
@@ -99,7 +106,7 @@ def build_model(vocab_size: int, *, layers: int = 4, width: int = 128, seed: int
         num_key_value_heads=width // 32,
         head_dim=32,
         intermediate_size=3 * width,
-        max_position_embeddings=2048,
+        max_position_embeddings=max_context_tokens,
         tie_word_embeddings=True,
         initializer_range=0.06,
         pad_token_id=0,

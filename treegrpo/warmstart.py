@@ -75,19 +75,25 @@ def record_demonstrations(
             seed=stable_seed("demonstration", seed, number), options=dict(options or {})
         )
         begin()
-        messages: list[Message] = list(info["messages"])
-        ended = False
-        while not ended:
-            action = act()
-            _, _, terminated, truncated, info = env.step(action)
-            messages.append({"role": "assistant", "content": action})
-            ended = terminated or truncated
-            if not ended:
-                messages += info["messages"]
-        recorded.append(Demonstration(messages, bool(info["success"]), tools))
+        messages, success = _played(env, act, info)
+        recorded.append(Demonstration(messages, success, tools))
         if on_episode is not None:
             on_episode(number + 1, count)
     return recorded
+
+
+def _played(
+    env: gymnasium.Env[str, str], act: Callable[[], str], info: Mapping[str, Any]
+) -> tuple[list[Message], bool]:
+    """Return the messages up to the last action, and whether the episode counts as solved."""
+    messages: list[Message] = list(info["messages"])
+    while True:
+        action = act()
+        _, _, terminated, truncated, info = env.step(action)
+        messages.append({"role": "assistant", "content": action})
+        if terminated or truncated:
+            return messages, bool(info["success"])
+        messages += info["messages"]
 
 
 def encode(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,6 +11,10 @@ from rich.console import Console
 from treegrpo.cli.errors import stopping
 from treegrpo.cli.progress import Bar, quiet, say
 from treegrpo.envs.errors import TreegrpoError
+from treegrpo.starter_settings import StarterSettings
+
+if TYPE_CHECKING:
+    from treegrpo.starter import Starter
 
 EnvOption = Annotated[
     str, typer.Option("--env", help="Id of an environment with an oracle; treegrpo envs lists all.")
@@ -33,31 +37,20 @@ ThreadsOption = Annotated[
 ]
 
 
+_DEFAULT = StarterSettings()
+
+
 def warmstart_command(
     env: EnvOption,
     out: OutOption,
-    demonstrations: DemonstrationsOption = 6000,
-    mistakes: MistakesOption = 0.1,
-    difficulty: DifficultyOption = None,
-    layers: LayersOption = 4,
-    seed: SeedOption = 0,
+    demonstrations: DemonstrationsOption = _DEFAULT.demonstrations,
+    mistakes: MistakesOption = _DEFAULT.mistakes,
+    difficulty: DifficultyOption = _DEFAULT.difficulty,
+    layers: LayersOption = _DEFAULT.layers,
+    seed: SeedOption = _DEFAULT.seed,
     threads: ThreadsOption = None,
 ) -> None:
     """Build a small model that imitates an environment's oracle and its mistakes."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TreegrpoError(
-            f"A model in '{out}' asked for, but that path is taken. Choose another with --out."
-        )
-    from treegrpo.envs.registry import find_spec
-
-    find_spec(env)  # an unknown id shows now, not after seconds of imports
-    import torch
-
-    from treegrpo.starter import StarterSettings, build_starter
-
-    quiet()
-    if threads is not None:
-        torch.set_num_threads(threads)
     settings = StarterSettings(
         demonstrations=demonstrations,
         mistakes=mistakes,
@@ -66,9 +59,7 @@ def warmstart_command(
         seed=seed,
     )
     console = Console()
-    stop = stopping("Stopped; nothing was written. The same command starts again.")
-    with stop, Bar(console, "warm start") as bar:
-        built = build_starter(env, out, settings, advance=bar.advance, note=bar.set_note)
+    built = _build(env, out, settings, threads, console)
     say(
         console,
         f"Model: {out}, {built.num_parameters / 1e6:.1f}M parameters, loss {built.loss:.2f}; of "
@@ -78,3 +69,25 @@ def warmstart_command(
         f"max_action_tokens={built.max_action_tokens} "
         f"max_context_tokens={built.max_context_tokens}",
     )
+
+
+def _build(
+    env: str, out: Path, settings: StarterSettings, threads: int | None, console: Console
+) -> Starter:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise TreegrpoError(
+            f"A model in '{out}' asked for, but that path is taken. Choose another with --out."
+        )
+    from treegrpo.envs.registry import find_spec
+
+    find_spec(env)  # an unknown id shows now, not after seconds of imports
+    import torch
+
+    from treegrpo.starter import build_starter
+
+    quiet()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    stop = stopping("Stopped; nothing was written. The same command starts again.")
+    with stop, Bar(console, "warm start") as bar:
+        return build_starter(env, out, settings, advance=bar.advance, note=bar.set_note)

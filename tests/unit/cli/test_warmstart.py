@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 
 import pytest
 
+from treegrpo import starter
 from treegrpo.cli import main
+from treegrpo.cli.warmstart import warmstart_command
+from treegrpo.starter_settings import StarterSettings
 
 
 def _warmstart(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -50,6 +54,25 @@ def test_bad_input_is_one_message(
 ) -> None:
     assert _warmstart(monkeypatch, *words, "--out", str(tmp_path / "m")) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "m").exists()
+
+
+def test_the_defaults_are_those_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[StarterSettings] = []
+
+    def build(env: str, out: Path, settings: StarterSettings, **_: object) -> starter.Starter:
+        given.append(settings)
+        return starter.Starter(1, 1.0, 2, 3, 0.5)
+
+    monkeypatch.setattr(starter, "build_starter", build)
+    words = ["--env", "treegrpo/FrozenLake-v0", "--out", str(tmp_path / "m")]
+    assert _warmstart(monkeypatch, *words) == 0
+    assert given == [StarterSettings()]
+    defaults = {name: field.default for name, field in StarterSettings.model_fields.items()}
+    shown = inspect.signature(warmstart_command).parameters
+    stated = {name: shown[name].default for name in defaults if name in shown}
+    assert stated == {name: defaults[name] for name in stated} and len(stated) == 5
 
 
 def test_nothing_is_overwritten(

@@ -15,7 +15,8 @@ from treegrpo.cli.policy import load_policy
 from treegrpo.envs import register
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.loading import load_model
-from treegrpo.starter import StarterSettings, build_starter, flawed_demonstrations
+from treegrpo.starter import build_starter, flawed_demonstrations
+from treegrpo.starter_settings import StarterSettings
 
 ID = "toys/Sum-v0"
 

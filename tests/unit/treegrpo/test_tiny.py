@@ -122,6 +122,12 @@ def test_the_seed_decides_the_weights_and_leaves_the_global_state_alone() -> Non
     assert one.lm_head.weight.std().item() == pytest.approx(0.06, rel=0.05)
 
 
+def test_the_longest_context_is_the_callers() -> None:
+    found = [build_model(40, layers=1, **given) for given in ({}, {"max_context_tokens": 4096})]
+    assert [model.config.max_position_embeddings for model in found] == [2048, 4096]
+    assert torch.equal(found[0].lm_head.weight, found[1].lm_head.weight)
+
+
 def test_the_sizes_are_those_of_the_docstring() -> None:
     sizes = {n: sum(p.numel() for p in build_model(400, layers=n).parameters()) for n in (2, 4)}
     assert 0.4e6 < sizes[2] < 0.6e6
