@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,11 +20,8 @@ from pydantic import BaseModel, ValidationError
 
 from treegrpo.envs.errors import TreegrpoError, UnknownOption, suggest
 from treegrpo.leaderboards.agents import SCRIPTED, Agent, scripted_agent
-from treegrpo.leaderboards.agents.chat import ChatAgent, ChatSettings
-from treegrpo.leaderboards.agents.endpoint import Endpoint
 from treegrpo.leaderboards.agents.prices import PriceTable, read_prices
 from treegrpo.leaderboards.agents.python_class import check_options, load, load_agent
-from treegrpo.leaderboards.agents.reach import Reach
 from treegrpo.leaderboards.agents.search import SearchAgent
 from treegrpo.leaderboards.errors import first_fault
 
@@ -113,6 +110,11 @@ def _search(wanted: Wanted, folder_agent: FolderAgent) -> Found:
 
 
 def _chat(wanted: Wanted) -> Found:
+    # httpx and its certificates, only when an endpoint is named
+    from treegrpo.leaderboards.agents.chat import ChatAgent, ChatSettings
+    from treegrpo.leaderboards.agents.endpoint import Endpoint
+    from treegrpo.leaderboards.agents.reach import Reach
+
     model = wanted.name.removeprefix(CHAT)
     if not model or wanted.base_url is None:
         raise TreegrpoError(
@@ -126,8 +128,9 @@ def _chat(wanted: Wanted) -> Found:
     given = dict(wanted.options) | {n: v for n, v in reaching.items() if v is not None}
     of_reach = {name: value for name, value in given.items() if name in Reach.model_fields}
     of_chat = {name: value for name, value in given.items() if name not in Reach.model_fields}
-    settings = _checked(ChatSettings, of_chat)
-    endpoint = Endpoint(wanted.base_url, _key(wanted.key_env), _checked(Reach, of_reach))
+    known = [*ChatSettings.model_fields, *Reach.model_fields]
+    settings = _checked(ChatSettings, of_chat, known)
+    endpoint = Endpoint(wanted.base_url, _key(wanted.key_env), _checked(Reach, of_reach, known))
     agent = ChatAgent(model, endpoint, settings, prices=prices)
     if table is None or prices is not None:
         return Found(agent, None if table is None else table.id)
@@ -152,11 +155,10 @@ def _key(name: str | None) -> str | None:
     return os.environ[name].strip()
 
 
-def _checked(model: type[M], fields: Mapping[str, Any]) -> M:
+def _checked(model: type[M], fields: Mapping[str, Any], known: Sequence[str]) -> M:
     try:
         return model.model_validate(dict(fields))
     except ValidationError as error:
-        known = [*ChatSettings.model_fields, *Reach.model_fields]
         unknown = next((name for name in fields if name not in known), "")
         raise TreegrpoError(
             f"--agent-arg asked for, but {first_fault(error)}.{suggest(unknown, known)} Options "

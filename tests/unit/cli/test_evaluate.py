@@ -135,6 +135,29 @@ def test_search_goes_around_any_agent(call: Call, tmp_path: Path) -> None:
     assert "turns in forks" in result.output
 
 
+def test_a_search_around_an_endpoint_pays_for_every_branch(
+    call: Call, chat: FakeChat, tmp_path: Path
+) -> None:
+    (tmp_path / "p.toml").write_text(
+        'name = "local"\ndate = 2026-11-01\ncurrency = "USD"\n[models.m]\ninput = 1\noutput = 1\n'
+    )
+    chat.answer = lambda body: calls(("guess", {"number": len(body["messages"])}))
+    result = call(
+        *toy("search:openai:m", tmp_path / "b", "--base-url", chat.url, "--agent-arg", "expand=2"),
+        "--agent-arg", "expansions=9", "--agent-arg", "temperature=1",
+        "--prices", tmp_path / "p.toml", "--tasks", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.exception
+    [episode] = read_bundle(tmp_path / "b").episodes
+    assert episode.search is not None
+    assert episode.requests == len(chat.asked) == episode.search.turns
+    assert episode.tokens.input == 100 * len(chat.asked)
+    found = manifest(tmp_path / "b")
+    assert (found.agent.model, found.prices) == ("m", "local-2026-11-01")
+    # Branches go on in one conversation: every reply is behind its call.
+    assert all("tool_calls" in body["messages"][-2] for body in chat.asked[2:])
+
+
 def test_a_class_a_function_and_a_folder_take_options(call: Call, tmp_path: Path) -> None:
     assert call(*toy(f"{MINE}:guess", tmp_path / "f", "--agent-arg", "number=4")).exit_code == 0
     assert manifest(tmp_path / "f").agent.settings == {"number": 4}

@@ -184,6 +184,16 @@ def test_tools_can_be_told_in_words(chat: FakeChat, agent: Build) -> None:
     assert agent().prompt_digest is None
 
 
+def test_tools_in_words_are_spelled_as_the_environment_reads_them(
+    chat: FakeChat, agent: Build
+) -> None:
+    game = Game(agent(calls="text"), format="xml")
+    chat.script = [says("<guess>-1</guess>")]
+    game.step()
+    assert game.info["errors"] == []
+    assert "Call a tool: <tool_name>" in chat.asked[0]["messages"][0]["content"]
+
+
 def test_a_full_context_loses_its_oldest_observations(chat: FakeChat, agent: Build) -> None:
     game, full = Game(agent()), Reply({"error": "context_length_exceeded"}, status=400)
     chat.script = [calls(("guess", {"number": -1})), calls(("guess", {"number": -2}))]
