@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 
 from treegrpo.envs import check_env_laws, make
@@ -94,23 +96,37 @@ def test_forks_are_scored_each_for_itself_and_in_parts(playable: Path) -> None:
 
 
 def test_tests_and_solution_are_nowhere_while_the_agent_plays(env: TerminalEnv) -> None:
-    look = (
-        "find / -xdev '(' -name test.sh -o -name solve.sh -o -name verifier -o -name reward.* ')' "
-        "-not -path '/usr/*' -not -path '/root/*' -not -path '/work/*' 2>/dev/null; "
-        "ls -A / /tmp /workspace"
-    )
-    before = sh(env, look)
-    assert "/app" not in before and before.endswith("/workspace:\napp")
-    assert "/tmp:\n\n" in before
+    look = "find /workspace /tmp | sort; ls -d /app /logs /tests /solution 2>/dev/null"
+    at_first = [
+        "/tmp",
+        "/workspace",
+        "/workspace/app",
+        "/workspace/app/data",
+        "/workspace/app/data/visits.csv",
+        "/workspace/app/readme.txt",
+        "[exit code 2]",  # of ls: none of the four is there
+    ]
+    assert sh(env, look).splitlines() == at_first
     sh(env, COUNT)
+    solved = sorted([*at_first[:-1], "/workspace/app/north.txt"])
     twin = env.fork()
     assert submit(twin) == 1.0
-    # Neither the siblings nor the state that was scored hold anything of the tests.
-    assert sh(env, look) == before
+    # Neither the sibling nor the state that was scored holds anything of the tests.
+    assert sh(env, look).splitlines() == [*solved, "[exit code 2]"]
     after, result = twin.state.sandbox.step(["/bin/sh", "-c", look])
-    assert result.stdout.decode().rstrip("\n") == before
+    assert result.stdout.decode().splitlines() == solved
     after.close()
     twin.close()
+
+
+def test_random_commands_print_the_same_at_any_time(env: TerminalEnv) -> None:
+    rng = np.random.default_rng(0)
+    actions = [env.sample_action(rng) for _ in range(300)]
+    commands = [a.partition('"command": "')[2].partition('"}}')[0] for a in actions]
+    assert sum("visits.csv" in command for command in commands) > 50
+    # Times of files, and two commands that fail side by side.
+    timed = [c for c in commands if c.startswith("ls -l") or re.fullmatch(r"[\w']+ \| [\w']+", c)]
+    assert timed == []
 
 
 @pytest.mark.parametrize(
@@ -161,6 +177,8 @@ def test_the_end_of_the_turns_is_scored_as_a_submission_is(env: TerminalEnv) -> 
         (": > /logs/verifier/reward.txt", r"/logs/verifier/reward.txt holds b'', no reward"),
         ("echo nan > /logs/verifier/reward.txt", r"holds b'nan\\n', no reward from 0 to 1"),
         ("echo 1.5 > /logs/verifier/reward.txt", r"holds b'1.5\\n', no reward from 0 to 1"),
+        ("echo -0.5 > /logs/verifier/reward.txt", r"holds b'-0.5\\n', no reward from 0 to 1"),
+        ("echo 1e999 > /logs/verifier/reward.json", "no reward from 0 to 1"),
         ("echo '[1]' > /logs/verifier/reward.json", r"holds b'[1]\\n', no reward from 0 to 1"),
         ("echo '{}' > /logs/verifier/reward.json", "no reward from 0 to 1"),
         ('echo \'{"a": 1, "b": 1}\' > /logs/verifier/reward.json', "no reward from 0 to 1"),
@@ -196,14 +214,23 @@ def test_a_reward_that_was_written_counts(
     assert _scored_by(playable, tmp_path, script) == reward
 
 
-def _scored_by(playable: Path, tmp_path: Path, script: str, *, seconds: int = 60) -> float:
-    """Return what a task of other tests, which may take so long, gives for nothing."""
+def test_a_reward_that_the_agent_wrote_is_not_found(playable: Path, tmp_path: Path) -> None:
+    plant = "cd /workspace; mkdir -p logs/verifier && echo 1 | tee logs/verifier/reward.txt"
+    with pytest.raises(GraderFailed, match="wrote no /logs/verifier/reward"):
+        _scored_by(playable, tmp_path, "exit 0", command=plant)
+
+
+def _scored_by(
+    playable: Path, tmp_path: Path, script: str, *, seconds: int = 60, command: str = "true"
+) -> float:
+    """Return what a task of other tests, which may take so long, gives for a command."""
     folder = shutil.copytree(playable / "plain-copy", tmp_path / "plain-copy")
     (folder / "tests" / "test.sh").write_text(f"{script}\n")
     (folder / "task.toml").write_text(f"[verifier]\ntimeout_sec = {seconds}\n")
     env = TerminalEnv(backend="sandbox", path=str(folder))
     env.reset(seed=0)
     try:
+        sh(env, command)
         return submit(env)
     finally:
         env.close()

@@ -31,7 +31,7 @@ from treegrpo.envs.suite.terminal.real import PLACE
 from treegrpo.envs.tasks import Task
 
 MAX_COPIED_BYTES = 16 * 1024**2
-"""The most that is copied into a sandbox for one task."""
+"""The most that is copied into a sandbox for one task, and again for its tests."""
 MAX_HELD_BYTES = 256 * 1024**2
 """The most that the tasks of a folder may hold together."""
 _DIFFICULTIES = {"easy": 1, "medium": 2, "hard": 3}
@@ -182,8 +182,9 @@ def _obstacles(
     tops = {top_of(path) for path in paths}
     if PLACE[1:] in tops and tops - {"", "tmp", PLACE[1:]}:
         yield f"environment/Dockerfile: {PLACE}, where other folders lie in a sandbox"
-    if copied.size > MAX_COPIED_BYTES:
-        yield f"environment/: more than {MAX_COPIED_BYTES // 1024**2} MiB to copy"
+    for part, files in (("environment", copied), ("tests", tests)):
+        if files.size > MAX_COPIED_BYTES:
+            yield f"{part}/: more than {MAX_COPIED_BYTES // 1024**2} MiB to copy"
     folders = {*copied.folders, *_above([*copied.contents, *copied.folders])}
     for path in sorted(folders & copied.contents.keys()):
         yield f"environment/Dockerfile: {path} is copied as a file and as a folder"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Mapping
 
 from treegrpo.envs.sandboxed import ours
@@ -61,8 +60,6 @@ def reward_of(sandbox: Sandbox, job: Job) -> float:
     place = f"/tmp/{sandbox.state_hash[:32]}"
     names = {**job.names, TESTS: place + TESTS, VERDICT: place + VERDICT}
     with ours(), sandbox.snapshot() as room:
-        # The agent may have locked what it owns.
-        room.exec(["/bin/chmod", "u+rwx", PLACE, "/tmp"])
         put(room, job.tests.renamed(names), place + TESTS)
         paths = [job.root, f"{place}{TESTS}/test.sh", place + VERDICT]
         result = room.exec(["/bin/sh", "-c", _RUN, "sh", *paths], timeout_s=job.verifier_s)
@@ -82,12 +79,12 @@ def _reward_in(room: Sandbox, folder: str, result: Result, job: Job) -> float:
         raise VerifierFailed(f"{VERDICT}/{name} is a {kinds[name]}, no regular file")
     data = room.read(f"{folder}/{name}", max_bytes=MAX_REWARD_BYTES)
     reward = _number(data, is_json=name.endswith(".json"))
-    if reward is None or not 0.0 <= reward <= 1.0:
+    if reward is None or not 0 <= reward <= 1:  # NaN is neither
         raise VerifierFailed(f"{VERDICT}/{name} holds {data[:80]!r}, no reward from 0 to 1")
-    return reward
+    return float(reward)
 
 
-def _number(data: bytes, *, is_json: bool) -> float | None:
+def _number(data: bytes, *, is_json: bool) -> int | float | None:
     """Return the number in a file: of JSON the field "reward", or the only one there is."""
     try:
         value: object = json.loads(data) if is_json else float(data)
@@ -96,9 +93,7 @@ def _number(data: bytes, *, is_json: bool) -> float | None:
     if isinstance(value, dict):
         fields: dict[str, object] = value  # pyright: ignore[reportUnknownVariableType]
         value = fields.get("reward", next(iter(fields.values())) if len(fields) == 1 else None)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if abs(value) <= 1 and math.isfinite(value) else None
+    return None if isinstance(value, bool) or not isinstance(value, (int, float)) else value
 
 
 def _how(result: Result, job: Job) -> str:

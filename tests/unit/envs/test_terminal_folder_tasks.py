@@ -145,10 +145,11 @@ def test_tests_that_only_name_a_command_are_played(folder: Path, line: str) -> N
 def test_large_tasks_are_named_and_large_folders_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with (folder / "environment" / "tools" / "blob").open("wb") as file:
-        file.truncate(folder_tasks.MAX_COPIED_BYTES)
-    assert obstacles(folder) == ("environment/: more than 16 MiB to copy",)
-    (folder / "environment" / "tools" / "blob").unlink()
+    for part in ("environment/tools", "tests"):
+        with (folder / part / "blob").open("wb") as file:
+            file.truncate(folder_tasks.MAX_COPIED_BYTES)
+        assert obstacles(folder) == (f"{part.split('/')[0]}/: more than 16 MiB to copy",)
+        (folder / part / "blob").unlink()
     shutil.copytree(folder, folder.parent / "second")
     monkeypatch.setattr(folder_tasks, "MAX_HELD_BYTES", 1_000)
     with pytest.raises(DataFileError, match="its tasks hold more than"):
