@@ -137,7 +137,7 @@
         svg("path", { class: `curve s${i}`, d: `M${chart.x(0)} ${chart.y(0)}${points.join("")}H${chart.right}` }),
         svg("text", { class: `name to-left s${i}`, x: chart.right, y: places[i] }, `${LETTERS[i]} ${app.format.percent(end[1])}`));
     });
-    return [buttons, chart.root, note].filter(Boolean);
+    return [buttons, el("div", { class: "scroll" }, chart.root), note].filter(Boolean);
   };
 
   const section = (title, hint, ...content) => el("section", { class: "card" }, el("h2", {}, title), hint ? el("p", { class: "soft" }, hint) : null, ...content);

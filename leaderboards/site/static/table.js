@@ -8,7 +8,7 @@
 
   const shown = () => {
     const ids = app.state.cols ? app.state.cols.split(",") : null;
-    return app.columns.filter((column) => (ids ? ids.includes(column.id) : column.on));
+    return app.columns.filter((column) => column.id === "agent" || (ids ? ids.includes(column.id) : column.on));
   };
 
   const bar = (row) => {
