@@ -286,6 +286,15 @@ def test_it_works_on_a_narrow_screen_and_in_the_dark(opened: Open, browser: Any)
     assert ground == "rgb(19, 21, 24)"
 
 
+def test_the_colours_chosen_on_the_site_hold_here_too(opened: Open, browser: Any) -> None:
+    opened(small())
+    browser.execute_script("localStorage.setItem('theme', 'dark')")
+    browser.refresh()
+    ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    browser.execute_script("localStorage.clear()")
+    assert ground == "rgb(19, 21, 24)"
+
+
 # ---- hostile text
 
 

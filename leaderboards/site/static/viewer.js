@@ -2,6 +2,14 @@
 
 const READABLE = 0.8; // no smaller until asked for
 
+// Takes the colours that a reader has chosen on the site around the page, if there is one.
+Viewer.colours = function () {
+  try {
+    const known = localStorage.getItem("theme");
+    if (known === "light" || known === "dark") document.documentElement.dataset.theme = known;
+  } catch { /* no storage: the system's choice stays */ }
+};
+
 Viewer.start = function () {
   const page = JSON.parse(document.getElementById("data").textContent);
   const find = (id) => document.getElementById(id);
@@ -198,4 +206,5 @@ Viewer.start = function () {
   readAddress();
 };
 
+Viewer.colours();
 Viewer.start();
