@@ -1,21 +1,21 @@
-"""Laws of weightings and normalisers that hold for every question."""
+"""Laws of weightings and normalisers that hold for every question.
+
+Each question that is drawn is put to every weighting and normaliser under the law.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, note
 from hypothesis import strategies as st
 
 from treegrpo.tree import Failure, Tree
 from treegrpo.weighting import NORMALISERS, Shares, get_weighting, token_weights
 
 NAMES = ["depth", "leaf", "path", "unique"]
-by_name = pytest.mark.parametrize("name", NAMES)
-by_normaliser = pytest.mark.parametrize("normaliser", NORMALISERS)
-
 FAILURES: list[Failure | None] = [None, None, None, "policy", "tool"]
 # Where each node hangs (counted back from the newest), how many tokens it has, who failed.
 nodes = st.tuples(st.integers(0, 6), st.integers(0, 4), st.sampled_from(FAILURES))
@@ -33,6 +33,13 @@ def grown(spec: Nodes, is_chain: bool = False) -> Tree:
         ids = [5] * tokens
         tree.add(above, action_ids=ids, action_logps=[-1.0] * tokens, failure=failure)
     return tree
+
+
+def each(names: Sequence[str]) -> Iterator[str]:
+    """Yield the names; the last one noted is the one that fails."""
+    for name in names:
+        note(name)
+        yield name
 
 
 def scored(tree: Tree, node: int) -> list[int]:
@@ -78,23 +85,23 @@ def share_by_hand(name: str, trees: Sequence[Tree], tree: Tree, leaf: int, node:
     return 1.0 if name == "leaf" else 1 / len(scored(tree, node))
 
 
-@by_name
 @given(specs=chains)
-def test_without_forks_every_share_is_exactly_one(name: str, specs: list[Nodes]) -> None:
+def test_without_forks_every_share_is_exactly_one(specs: list[Nodes]) -> None:
     trees = [grown(spec, is_chain=True) for spec in specs]
-    for tree, shares in zip(trees, get_weighting(name)(trees), strict=True):
-        assert shares == {leaf: [1.0] * tree.nodes[leaf].depth for leaf in tree.scored_leaves()}
+    for name in each(NAMES):
+        for tree, shares in zip(trees, get_weighting(name)(trees), strict=True):
+            assert shares == {leaf: [1.0] * tree.nodes[leaf].depth for leaf in tree.scored_leaves()}
 
 
-@by_name
 @given(specs=questions)
-def test_shares_are_what_is_documented(name: str, specs: list[Nodes]) -> None:
+def test_shares_are_what_is_documented(specs: list[Nodes]) -> None:
     trees = [grown(spec) for spec in specs]
-    for tree, shares in zip(trees, get_weighting(name)(trees), strict=True):
-        assert list(shares) == tree.scored_leaves(), "a failed leaf has no share"
-        for leaf, row in shares.items():
-            by_hand = [share_by_hand(name, trees, tree, leaf, n) for n in tree.path(leaf)[1:]]
-            assert row == pytest.approx(by_hand, rel=1e-12)
+    for name in each(NAMES):
+        for tree, shares in zip(trees, get_weighting(name)(trees), strict=True):
+            assert list(shares) == tree.scored_leaves(), "a failed leaf has no share"
+            for leaf, row in shares.items():
+                by_hand = [share_by_hand(name, trees, tree, leaf, n) for n in tree.path(leaf)[1:]]
+                assert row == pytest.approx(by_hand, rel=1e-12)
 
 
 @given(specs=questions)
@@ -129,24 +136,27 @@ def test_depth_gives_the_steps_of_a_depth_the_same_total(specs: list[Nodes]) -> 
     assert math.fsum(by_depth.get(1, [])) == pytest.approx(num_trees)
 
 
-@by_name
 @given(specs=questions, at=st.integers(0, 100))
-def test_a_failed_leaf_changes_nothing(name: str, specs: list[Nodes], at: int) -> None:
+def test_a_failed_leaf_changes_nothing(specs: list[Nodes], at: int) -> None:
     trees = [grown(spec) for spec in specs]
-    before = get_weighting(name)(trees)
+    before = [get_weighting(name)(trees) for name in NAMES]
     inner = [node.id for node in trees[0].nodes if node.children] or [0]
     trees[0].add(inner[at % len(inner)], action_ids=[5], action_logps=[-1.0], failure="sandbox")
-    assert get_weighting(name)(trees) == before
+    assert [get_weighting(name)(trees) for name in NAMES] == before
 
 
-@by_normaliser
-@by_name
 @given(specs=questions, constant=st.integers(1, 50))
-def test_token_weights_are_what_is_documented(
-    name: str, normaliser: str, specs: list[Nodes], constant: int
-) -> None:
+def test_token_weights_are_what_is_documented(specs: list[Nodes], constant: int) -> None:
     trees = [grown(spec) for spec in specs]
-    shares = get_weighting(name)(trees)
+    for name in each(NAMES):
+        shares = get_weighting(name)(trees)
+        for normaliser in each(NORMALISERS):
+            _require_token_weights(trees, shares, normaliser, constant)
+
+
+def _require_token_weights(
+    trees: list[Tree], shares: list[Shares], normaliser: str, constant: int
+) -> None:
     weights = token_weights(shares, trees, normaliser, constant)
     pairs = [
         (i, leaf, j, tokens(tree, node))
@@ -175,15 +185,13 @@ def test_token_weights_are_what_is_documented(
         assert math.fsum(found[i, leaf, j] * n for i, leaf, j, n in pairs) == pytest.approx(1)
 
 
-@by_name
 @given(specs=questions, constant=st.integers(1, 50))
-def test_a_constant_makes_first_steps_share_one_over_it(
-    name: str, specs: list[Nodes], constant: int
-) -> None:
+def test_a_constant_makes_first_steps_share_one_over_it(specs: list[Nodes], constant: int) -> None:
     trees = [grown(spec) for spec in specs]
-    weights = token_weights(get_weighting(name)(trees), trees, "constant", constant)
-    first = [row[0] for one in weights for row in one.values()]
-    assert math.fsum(first) == pytest.approx(1 / constant if first else 0)
+    for name in each(NAMES):
+        weights = token_weights(get_weighting(name)(trees), trees, "constant", constant)
+        first = [row[0] for one in weights for row in one.values()]
+        assert math.fsum(first) == pytest.approx(1 / constant if first else 0)
 
 
 @given(specs=questions)
@@ -214,15 +222,14 @@ def test_unique_by_token_counts_each_sampled_token_once(specs: list[Nodes]) -> N
             assert not tokens(tree, node) or total == pytest.approx(1 / num_unique)
 
 
-@by_normaliser
-@by_name
 @given(specs=questions, scale=st.floats(0.1, 10))
-def test_the_scale_of_shares_is_of_no_matter(
-    name: str, normaliser: str, specs: list[Nodes], scale: float
-) -> None:
+def test_the_scale_of_shares_is_of_no_matter(specs: list[Nodes], scale: float) -> None:
     trees = [grown(spec) for spec in specs]
-    shares = get_weighting(name)(trees)
-    scaled = [{leaf: [s * scale for s in row] for leaf, row in one.items()} for one in shares]
-    before = token_weights(shares, trees, normaliser, 8)
-    for one, other in zip(before, token_weights(scaled, trees, normaliser, 8), strict=True):
-        assert other == {leaf: pytest.approx(row, rel=1e-9) for leaf, row in one.items()}
+    for name in each(NAMES):
+        shares = get_weighting(name)(trees)
+        scaled = [{leaf: [s * scale for s in row] for leaf, row in one.items()} for one in shares]
+        for normaliser in each(NORMALISERS):
+            before = token_weights(shares, trees, normaliser, 8)
+            after = token_weights(scaled, trees, normaliser, 8)
+            for one, other in zip(before, after, strict=True):
+                assert other == {leaf: pytest.approx(row, rel=1e-9) for leaf, row in one.items()}

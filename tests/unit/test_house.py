@@ -5,12 +5,14 @@ line is the roof. Each rule names the file that breaks it.
 """
 
 import ast
+import functools
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -49,18 +51,38 @@ OTHER_FILES = [file for folder in OTHER_FOLDERS for file in sorted((ROOT / folde
 ALL_FILES = [*MODULES.values(), *OTHER_FILES]
 
 
+class Parsed(NamedTuple):
+    """What the rules ask of a file, which is parsed once for all of them."""
+
+    docstring: str | None
+    classes: tuple[str, ...]
+    imports: tuple[ast.Import | ast.ImportFrom, ...]
+
+
+@functools.cache
+def parsed(file: Path) -> Parsed:
+    """Return what is in a file, also inside functions."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    return Parsed(
+        ast.get_docstring(tree),
+        tuple(node.name for node in nodes if isinstance(node, ast.ClassDef)),
+        tuple(node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)),
+    )
+
+
 def imports(module: str, file: Path) -> Iterator[str]:
     """Yield the dotted name of everything `file` imports, also inside functions."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in parsed(file).imports:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            source = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                source = ".".join([*above, *([source] if source else [])])
-            yield from (f"{source}.{alias.name}" for alias in node.names)
+            continue
+        source = node.module or ""
+        if node.level:
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            source = ".".join([*above, *([source] if source else [])])
+        yield from (f"{source}.{alias.name}" for alias in node.names)
 
 
 def floor(module: str) -> str:
@@ -188,10 +210,10 @@ def test_files_are_short() -> None:
 def test_names_say_what_is_inside() -> None:
     vague = [str(file.relative_to(ROOT)) for file in ALL_FILES if file.name in VAGUE_FILES]
     vague += [
-        f"{file.relative_to(ROOT)}: class {node.name}"
+        f"{file.relative_to(ROOT)}: class {name}"
         for file in MODULES.values()
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef) and re.search(r"Manager|Helper|Util", node.name)
+        for name in parsed(file).classes
+        if re.search(r"Manager|Helper|Util", name)
     ]
     assert vague == []
 
@@ -208,9 +230,4 @@ def test_source_is_ascii_and_finished() -> None:
 
 
 def test_every_module_opens_with_a_docstring() -> None:
-    bare = [
-        module
-        for module, file in MODULES.items()
-        if not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
-    ]
-    assert bare == []
+    assert [module for module, file in MODULES.items() if not parsed(file).docstring] == []
