@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import treegrpo
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards.errors import NotInStore, StoreError
+from treegrpo.leaderboards.server import queue
 from treegrpo.leaderboards.server.access import Access, Limits
 from treegrpo.leaderboards.server.inbox import sweep
 from treegrpo.leaderboards.server.pages import page_routes
@@ -41,7 +42,7 @@ def build_app(store: Store, settings: ServerSettings) -> FastAPI:
         OSError: the inbox cannot be made.
     """
     create_server_tables(store)
-    sweep(settings.inbox)
+    sweep(settings.inbox, lambda name: queue.is_open(store, name))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from pathlib import Path
 
 from fastapi import HTTPException
@@ -61,12 +61,18 @@ def too_large(max_bytes: int) -> HTTPException:
     )
 
 
-def sweep(inbox: Path) -> None:
-    """Make the inbox and remove what killed servers had not received whole."""
+def sweep(inbox: Path, is_open: Callable[[str], bool]) -> None:
+    """Make the inbox, and remove what killed servers received but never accepted.
+
+    Args:
+        inbox: the folder.
+        is_open: whether a submission of that id was accepted and is not decided.
+    """
     inbox.mkdir(parents=True, exist_ok=True)
-    for part in inbox.glob("*.part"):
-        if time.time() - part.stat().st_mtime > _STALE_S:
-            part.unlink(missing_ok=True)
+    for path in [*inbox.glob("*.part"), *inbox.glob("*.tar")]:
+        # Another server may be receiving into the same inbox at this moment.
+        if time.time() - path.stat().st_mtime > _STALE_S and not is_open(path.stem):
+            path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

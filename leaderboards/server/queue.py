@@ -98,6 +98,12 @@ def get_submission(database: Database, submission_id: str) -> Submission | None:
         return None if row is None else Submission.model_validate(row)
 
 
+def is_open(database: Database, submission_id: str) -> bool:
+    """Return whether a submission was accepted and is not decided."""
+    found = get_submission(database, submission_id)
+    return found is not None and found.state in OPEN
+
+
 def list_submissions(
     database: Database, owner: str | None, limit: int = 200
 ) -> Sequence[Submission]:

@@ -28,6 +28,8 @@ Port = Annotated[
 ]
 Inbox = Annotated[Path, typer.Option(help="Folder of submissions that wait.")]
 Workers = Annotated[int, typer.Option(min=0, max=64, help="Processes that verify.")]
+Reads = Annotated[float, typer.Option(min=1, help="Requests a minute of one address.")]
+Writes = Annotated[float, typer.Option(min=1, help="Submissions a minute of one token.")]
 Environments = Annotated[
     list[str] | None, typer.Option("--env", help="Take this environment only; may be repeated.")
 ]
@@ -45,6 +47,8 @@ def serve_command(
     port: Port = 8000,
     inbox: Inbox = Path("leaderboard-inbox"),
     workers: Workers = 1,
+    reads_per_minute: Reads = 1_200,
+    writes_per_minute: Writes = 60,
     env: Environments = None,
 ) -> None:
     """Serve the pages, the API and the queue of verifications; Ctrl-C ends it."""
@@ -59,6 +63,8 @@ def serve_command(
         objects=objects,
         inbox=inbox,
         workers=workers,
+        reads_per_minute=reads_per_minute,
+        writes_per_minute=writes_per_minute,
         environments=tuple(env or ()),
     )
     with open_store(store, create=True, objects=objects) as opened:

@@ -44,7 +44,10 @@ OPTIONS = {
     "leaderboard register": "--like --objects --store --tasks --trials --who",
     "leaderboard remove": "--reason --store --who digest",
     "leaderboard rescore": "--accept-changed --objects --store --trust-module --who digest",
-    "leaderboard serve": "--env --host --inbox --objects --port --store --workers",
+    "leaderboard serve": (
+        "--env --host --inbox --objects --port --reads-per-minute --store --workers "
+        "--writes-per-minute"
+    ),
     "leaderboard sign": "--key bundle",
     "leaderboard site": "--objects --store out",
     "leaderboard submit": "--to --token-env --wait bundle",

@@ -36,7 +36,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "bundles"
 @pytest.fixture
 def settings(store: Store, tmp_path: Path) -> ServerSettings:
     create_server_tables(store)
-    sweep(tmp_path / "inbox")
+    sweep(tmp_path / "inbox", lambda _: False)
     return ServerSettings(store=store.url.render_as_string(), inbox=tmp_path / "inbox")
 
 
@@ -218,11 +218,12 @@ def test_revoking_needs_an_id(store: Store, token_id: str) -> None:
         revoke_token(store, token_id)
 
 
-def test_parts_of_killed_servers_go_when_they_are_old(tmp_path: Path) -> None:
-    old, new, whole = (tmp_path / name for name in ("old.part", "new.part", "whole.tar"))
-    for path in (old, new, whole):
-        path.write_bytes(b"x")
-    for path in (old, whole):
-        os.utime(path, (1, 1))
-    sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.part", "whole.tar"]
+def test_what_killed_servers_left_goes_when_it_is_old(tmp_path: Path) -> None:
+    names = ("old.part", "new.part", "orphan.tar", "open.tar", "new.tar")
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("old.part", "orphan.tar", "open.tar"):
+        os.utime(tmp_path / name, (1, 1))
+    sweep(tmp_path, lambda name: name == "open")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["new.part", "new.tar", "open.tar"]
