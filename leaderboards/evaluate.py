@@ -30,7 +30,7 @@ from typing import Any, NotRequired, TypedDict
 from treegrpo.envs.digest import stable_seed
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.snapshot import core_of
-from treegrpo.leaderboards.agents.base import Agent, EpisodeView, act_each
+from treegrpo.leaderboards.agents.base import Agent, EpisodeView, act_some
 from treegrpo.leaderboards.bundle import read_bundle, write_bundle
 from treegrpo.leaderboards.environment import probe
 from treegrpo.leaderboards.head import Terms, manifest_head
@@ -44,6 +44,9 @@ Progress = Callable[[int, int], None]
 """Called with (episodes done, episodes in all)."""
 Watch = Callable[[EpisodeRecord], None]
 """Called with every episode that ended, those that an earlier call left included."""
+
+
+_NOT_READY = object()
 
 
 class Extent(TypedDict):
@@ -189,10 +192,12 @@ class _Job:
         try:
             while self._fill(waiting):
                 views = [_view(play) for play in self.live]
-                for play, action in zip(self.live, act_each(self.agent, views), strict=True):
+                given = act_some(self.agent, views)
+                for play in self.live:
+                    action = given.get(play.key, _NOT_READY)
                     if isinstance(action, Exception):
                         play.fail_policy(action)
-                    else:
+                    elif action is not _NOT_READY:
                         play.step(action)
                 for play in self.live:
                     if not play.live:

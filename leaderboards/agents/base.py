@@ -9,9 +9,14 @@ An agent gets every live episode at once, so that a model decodes them as one ba
         finish(key) -> int | Usage | None   the episode ended; what it cost, if counted
 
 Optional attributes say more in the bundle: `model`, `provider`, `prompt_digest`, and `track`,
-"search" for an agent that looks ahead in forks. Optional is a method, too: fork(key, twin)
-lets the episode `twin` begin with what is kept of `key`, and with nothing counted; a search
-then gives the twin only what is new, else the whole conversation.
+"search" for an agent that looks ahead in forks. Optional methods:
+
+    act_ready(episodes) -> dict         the actions that have come in, by key, at least one; it
+                                        is asked again for the others, so that nobody waits
+                                        for the slowest answer
+    fork(key, twin)                     the episode `twin` begins with what is kept of `key`, and
+                                        with nothing counted; a search then gives the twin only
+                                        what is new, else the whole conversation
 
 Agents of a model folder live with the command line: this floor imports no torch.
 """
@@ -89,6 +94,40 @@ class ForkingAgent(Protocol):
     def fork(self, key: str, twin: str) -> None:
         """Let `twin` begin with what is kept of `key`, and with nothing counted."""
         ...
+
+
+@runtime_checkable
+class ReadyAgent(Protocol):
+    """An agent whose answers come in one by one."""
+
+    def act_ready(self, episodes: Sequence[EpisodeView]) -> Mapping[str, Acted]:
+        """Return the actions that have come in, by key; wait until there is one.
+
+        Asked again with the same episodes, less those that were answered, plus others.
+
+        Raises:
+            AgentUnusable: as act() does.
+        """
+        ...
+
+
+def act_some(agent: Agent, episodes: Sequence[EpisodeView]) -> dict[str, object]:
+    """Return what the agent gave, or the exception in its place, by key: for some or for all.
+
+    Raises:
+        AgentUnusable: as the agent raised it.
+    """
+    keys = [view.key for view in episodes]
+    if isinstance(agent, ReadyAgent):
+        try:
+            given = dict(agent.act_ready(episodes))
+        except AgentUnusable:
+            raise
+        except Exception:  # noqa: BLE001 - the boundary: whose fault it is, act() will tell
+            given = {}
+        if given.keys() & set(keys):
+            return dict(given)
+    return dict(zip(keys, act_each(agent, episodes), strict=True))
 
 
 def act_each(agent: Agent, episodes: Sequence[EpisodeView]) -> list[object]:

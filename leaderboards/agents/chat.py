@@ -9,7 +9,8 @@ that cannot be read and an answer cut by its length are the agent's own, and bec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from treegrpo.leaderboards.agents.base import Acted, EpisodeView
 from treegrpo.leaderboards.agents.conversation import TOOLS_DIGEST, Calls, Conversation
 from treegrpo.leaderboards.agents.endpoint import Asked, ContextFull, Endpoint, Payload
 from treegrpo.leaderboards.agents.prices import ModelPrices
+from treegrpo.leaderboards.errors import AgentUnusable
 from treegrpo.leaderboards.usage import NOTHING, Usage
 
 _OWN_FIELDS = ("model", "messages", "tools", "stream", "n")
@@ -50,6 +52,14 @@ class ChatSettings(BaseModel):
         return extra
 
 
+@dataclass
+class _Flight:
+    """A question that is on its way, and the conversation that it ends."""
+
+    talk: Conversation
+    asked: Future[Asked]
+
+
 class ChatAgent:
     """Asks an endpoint for every live episode at once; close it."""
 
@@ -72,6 +82,7 @@ class ChatAgent:
         self._prices = prices
         self._conversations: dict[str, Conversation] = {}
         self._usages: dict[str, Usage] = {}
+        self._flights: dict[str, _Flight] = {}
 
     def act(self, episodes: Sequence[EpisodeView]) -> list[Acted]:
         """Return per episode an action, or why there is none.
@@ -79,14 +90,33 @@ class ChatAgent:
         Raises:
             AgentUnusable: a wrong key, no such model, nothing at the URL.
         """
-        talks: list[Conversation] = []
-        for view in episodes:
-            kept = self._conversations.get(view.key)
-            talks.append(Conversation(self._asks.calls) if kept is None else kept.copy())
-            talks[-1].observe(view.env, view.messages_delta)
-        found = self._ask(episodes, talks)
-        answered = zip(episodes, talks, found, strict=True)
-        return [self._taken(view, talk, asked) for view, talk, asked in answered]
+        found: dict[str, Acted] = {}
+        while len(found) < len(episodes):
+            found |= self.act_ready([view for view in episodes if view.key not in found])
+        return [found[view.key] for view in episodes]
+
+    def act_ready(self, episodes: Sequence[EpisodeView]) -> dict[str, Acted]:
+        """Return the actions that have come in, by key, at least one; ask where nobody did.
+
+        Raises:
+            AgentUnusable: as act().
+        """
+        found: dict[str, Acted] = {}
+        try:
+            for view in episodes:
+                if view.key not in self._flights:
+                    self._begin(view)
+            while not found:
+                wait([self._flights[v.key].asked for v in episodes], return_when=FIRST_COMPLETED)
+                for view in episodes:
+                    if self._flights[view.key].asked.done():
+                        found |= self._landed(view)
+        except BaseException:
+            # Nobody will come for the others: the evaluation stops, or is stopped.
+            for key in list(self._flights):
+                self._flights.pop(key).asked.cancel()
+            raise
+        return found
 
     def fork(self, key: str, twin: str) -> None:
         """Let `twin` begin with the conversation of `key`, and with nothing counted."""
@@ -106,27 +136,28 @@ class ChatAgent:
     def _nothing(self) -> Usage:
         return replace(NOTHING, dollars=None if self._prices is None else Decimal(0))
 
-    def _ask(self, episodes: Sequence[EpisodeView], talks: Sequence[Conversation]) -> list[Asked]:
-        """Ask for every answer; a conversation that is too long is shortened and asked again."""
-        found: dict[int, Asked] = {}
-        waiting = list(range(len(talks)))
-        while waiting:
-            asked = self._endpoint.ask_all([self._payload(episodes[i], talks[i]) for i in waiting])
-            for place, one in zip(waiting, asked, strict=True):
-                self._count(episodes[place].key, one)
-                found[place] = one
-            waiting = [
-                i for i in waiting
-                if isinstance(found[i].answer, ContextFull) and talks[i].shorten()
-            ]  # fmt: skip
-        return [found[i] for i in range(len(talks))]
+    def _begin(self, view: EpisodeView) -> None:
+        kept = self._conversations.get(view.key)
+        talk = Conversation(self._asks.calls) if kept is None else kept.copy()
+        talk.observe(view.env, view.messages_delta)
+        self._flights[view.key] = _Flight(talk, self._endpoint.ask(self._payload(view, talk)))
 
-    def _taken(self, view: EpisodeView, talk: Conversation, asked: Asked) -> Acted:
+    def _landed(self, view: EpisodeView) -> dict[str, Acted]:
+        """Return what came of an answer; nothing if it is asked again, in a shorter form."""
+        flight = self._flights[view.key]
+        asked = flight.asked.result()
+        self._count(view.key, asked)
+        if isinstance(asked.answer, AgentUnusable):
+            raise asked.answer
+        if isinstance(asked.answer, ContextFull) and flight.talk.shorten():
+            flight.asked = self._endpoint.ask(self._payload(view, flight.talk))
+            return {}
+        del self._flights[view.key]
         if isinstance(asked.answer, Exception):
-            return asked.answer
-        action = talk.answer(view.env, asked.answer.said)
-        self._conversations[view.key] = talk
-        return self._endpoint.safe(action)
+            return {view.key: asked.answer}
+        action = flight.talk.answer(view.env, asked.answer.said)
+        self._conversations[view.key] = flight.talk
+        return {view.key: self._endpoint.safe(action)}
 
     def _payload(self, view: EpisodeView, talk: Conversation) -> Payload:
         asks = self._asks

@@ -18,7 +18,8 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Never
 
@@ -99,22 +100,9 @@ class Endpoint:
         self._client: httpx.AsyncClient | None = None
         self._room = asyncio.Semaphore(reach.connections)
 
-    def ask_all(self, payloads: Sequence[Payload]) -> list[Asked]:
-        """Return what came of each question, in order; at most `connections` at once.
-
-        Raises:
-            AgentUnusable: no question can be answered.
-        """
-        future = asyncio.run_coroutine_threadsafe(self._ask_all(payloads), self._started())
-        try:
-            asked = future.result()
-        except BaseException:
-            future.cancel()
-            raise
-        for one in asked:
-            if isinstance(one.answer, AgentUnusable):
-                raise one.answer
-        return asked
+    def ask(self, payload: Payload) -> Future[Asked]:
+        """Begin to ask; at most `connections` are asked at once, and the others wait."""
+        return asyncio.run_coroutine_threadsafe(self._ask(payload), self._started())
 
     def close(self) -> None:
         """Close the connections and end the thread; may be called twice."""
@@ -143,7 +131,7 @@ class Endpoint:
         if self._client is not None:
             await self._client.aclose()
 
-    async def _ask_all(self, payloads: Sequence[Payload]) -> list[Asked]:
+    def _connected(self) -> httpx.AsyncClient:
         if self._client is None:
             headers = {"Content-Type": "application/json"}
             if self._key is not None:
@@ -154,20 +142,21 @@ class Endpoint:
                 trust_env=not is_loopback(self.url),
                 verify=self.url.startswith("https"),  # reads every certificate there is
             )
-        return list(await asyncio.gather(*(self._ask(self._client, p) for p in payloads)))
+        return self._client
 
-    async def _ask(self, client: httpx.AsyncClient, payload: Payload) -> Asked:
+    async def _ask(self, payload: Payload) -> Asked:
         """Return the answer, or the error that is left when all tries are used up."""
         body = json.dumps(payload).encode("ascii")
+        guess = len(body) / _CHARS_PER_TOKEN
         requests = 0
         async with self._room:
             while True:
                 requests += 1
                 try:
-                    await self._wait_for_turn(len(body) / _CHARS_PER_TOKEN)
-                    answer = await self._once(client, body)
+                    await self._wait_for_turn(guess)
+                    answer = await self._once(self._connected(), body)
                     self._has_answered = True
-                    self._count_tokens(answer, len(body) / _CHARS_PER_TOKEN)
+                    self._count_tokens(answer, guess)
                     return Asked(answer, requests)
                 except _Again as failed:
                     error = self._last(failed, requests)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Callable, Generator
 from decimal import Decimal
 from pathlib import Path
@@ -215,6 +217,39 @@ def test_a_context_that_stays_full_is_the_agents_failure(
     summary = run(agent(), tmp_path / "b")
     assert summary.failures == {"policy": 2}
     assert "context_length_exceeded" in str(summary.first_failure)
+
+
+def test_nobody_waits_for_the_slowest_answer(chat: FakeChat, agent: Build, tmp_path: Path) -> None:
+    others_done = threading.Event()
+    is_first = iter([True])
+
+    def answer(body: dict[str, Any]) -> Reply:
+        if next(is_first, False):
+            assert others_done.wait(60), "the others waited for the first"
+        elif len(chat.asked) == 1 + 3 * 4:
+            others_done.set()
+        return says("I give up.")
+
+    chat.answer = answer
+    summary = run(agent(), tmp_path / "b", num_tasks=4)
+    assert (summary.turns, summary.failures) == (4.0, {})
+    assert others_done.is_set()
+
+
+def test_stopping_by_hand_does_not_wait_for_an_answer(chat: FakeChat, agent: Build) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def stop(body: dict[str, Any]) -> Reply:
+        signal.pthread_kill(main, signal.SIGINT)
+        return Reply(hang=True)
+
+    chat.answer = stop
+    game = Game(agent())
+    with pytest.raises(KeyboardInterrupt):
+        game.ask()
+    chat.answer = lambda body: says("again")
+    assert game.step() == "again"
 
 
 def test_each_kind_of_token_is_counted_and_priced(chat: FakeChat, agent: Build) -> None:

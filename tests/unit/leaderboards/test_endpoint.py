@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -52,9 +50,12 @@ def ask(chat: FakeChat, clock: Clock, count: int = 1, *, url: str = "", **reach:
         url or chat.url, KEY, Reach(**{"retries": 2} | reach), clock=clock, sleep=clock.sleep
     )
     try:
-        found = endpoint.ask_all([QUESTION] * count)
+        found = [future.result() for future in [endpoint.ask(QUESTION) for _ in range(count)]]
     finally:
         endpoint.close()
+    for one in found:
+        if isinstance(one.answer, AgentUnusable):
+            raise one.answer
     return found[0] if count == 1 else found
 
 
@@ -112,19 +113,6 @@ def test_an_endpoint_that_hangs_is_left_in_time(chat: FakeChat, clock: Clock) ->
     asked = ask(chat, clock, timeout_s=0.3, retries=0)
     assert isinstance(asked.answer, ProviderFailed)
     assert "no answer within 0.3 s" in str(asked.answer)
-
-
-def test_stopping_by_hand_does_not_wait_for_an_answer(chat: FakeChat, clock: Clock) -> None:
-    main = threading.main_thread().ident
-    assert main is not None
-
-    def stop(body: dict[str, Any]) -> Reply:
-        signal.pthread_kill(main, signal.SIGINT)
-        return Reply(hang=True)
-
-    chat.answer = stop
-    with pytest.raises(KeyboardInterrupt):
-        ask(chat, clock, timeout_s=3600)
 
 
 def test_retry_after_is_kept(chat: FakeChat, clock: Clock) -> None:
