@@ -53,7 +53,9 @@ def fill_board(store: Store, size: Size, *, seed: int) -> BoardKey:
             session.flush()
             session.execute(sa.insert(EpisodeTable), list(_episodes(run["digest"], solved)))
             session.add(_verification(run["digest"], size))
-            append(session, "submit", run["digest"], "benchmark", {"tier": 1, "board": board})
+            append(session, "submit", run["digest"], "benchmark", {
+                "tier": 1, "board": board, "success": repr(run["success"]),
+            })  # fmt: skip
         rerank(session, board)
     return key
 
@@ -82,6 +84,18 @@ def _run(number: int, size: Size, solved: Any, board: str) -> dict[str, Any]:
         "success_low": success.low,
         "success_high": success.high,
         "reward": success.mean,
+        **_costs(number),
+        "agent_failures": number % 3,
+        "infrastructure_failures": 0,
+        "words": dict(WORDS),
+        "evaluated": _TIME,
+        "submitted": _TIME,
+        "outdated": False,
+    }
+
+
+def _costs(number: int) -> dict[str, Any]:
+    return {
         "turns": 4.25 + number % 9,
         "tool_calls": 3.5 + number % 7,
         "wall_seconds": 1.5 + number % 50,
@@ -92,12 +106,6 @@ def _run(number: int, size: Size, solved: Any, board: str) -> dict[str, Any]:
         "dollars": f"{number}.25",
         "dollars_per_success": f"0.{1 + number % 9}",
         "prices": "made-up-2026-11-01",
-        "agent_failures": number % 3,
-        "infrastructure_failures": 0,
-        "words": dict(WORDS),
-        "evaluated": _TIME,
-        "submitted": _TIME,
-        "outdated": False,
     }
 
 

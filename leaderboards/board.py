@@ -59,7 +59,7 @@ class BoardRow(_Frozen):
     training: Training | None
     rank: int | None
     """1 + the number of rows whose interval lies wholly above this one's; null if it is pinned,
-    outdated or claimed."""
+    outdated, claimed or of a single task."""
     rank_low: int | None
     """Best rank in 95 % of the bootstrap draws over tasks."""
     rank_high: int | None

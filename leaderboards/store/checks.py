@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from treegrpo.envs.digest import digest
+from treegrpo.envs.recorder import decimal
 from treegrpo.leaderboards.board import LedgerEntry
 from treegrpo.leaderboards.errors import StoreError
 from treegrpo.leaderboards.store.database import Database
@@ -62,7 +63,7 @@ def _faults(
     for entry in every:
         subjects[entry.kind].add(entry.subject)
     runs = {row.digest: row for row in session.execute(sa.select(
-        RunTable.digest, RunTable.removed, RunTable.registration
+        RunTable.digest, RunTable.removed, RunTable.success
     ))}  # fmt: skip
     registrations = session.scalars(sa.select(RegistrationTable)).all()
     salts = session.scalars(sa.select(EpochTable.salt)).all()
@@ -72,6 +73,13 @@ def _faults(
     yield from _unlike(
         "removal", {d for d, row in runs.items() if row.removed is not None}, subjects["remove"]
     )
+    for entry in every:
+        row = runs.get(entry.subject) if entry.kind == "submit" else None
+        if row is not None and entry.detail.get("success") != decimal(row.success):
+            yield (
+                f"the success of run {entry.subject[:12]} is {row.success} in the tables and "
+                f"{entry.detail.get('success')} in the ledger"
+            )
     for registration in registrations:
         read_registration(registration)
     yield from _unanchored(found, every)

@@ -24,6 +24,7 @@ def claim(database: Database, result: ClaimedResult, *, who: str) -> str:
             board = ensure_board(session, claim_key(result))
             session.add(claim_row(result, board, submitted=now()))
             detail = {"tier": CLAIMED_TIER, "board": board, "source_digest": result.source_digest}
+            detail["success"] = result.score
             append(session, "submit", result.digest, who, detail)
     return result.digest
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from treegrpo.envs.digest import digest
+from treegrpo.envs.recorder import decimal
 from treegrpo.leaderboards.bundle import MANIFEST
 from treegrpo.leaderboards.chain import spelled
 from treegrpo.leaderboards.errors import StoreError, first_fault
@@ -77,7 +78,7 @@ def _carry_over(
     session.add(ObjectTable(run_digest=run["digest"], name=MANIFEST, digest=objects.put(text)))
     session.add_all(_old_episode(row) for row in episodes)
     session.add_all(_old_proof(row, len(episodes)) for row in proofs)
-    detail = {"tier": 1, "board": board, "carried_over": True}
+    detail = {"tier": 1, "board": board, "carried_over": True, "success": decimal(run["success"])}
     append(session, "submit", run["digest"], "local", detail)
     return board
 

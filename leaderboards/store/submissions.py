@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 import treegrpo
 from treegrpo.envs.digest import digest as digest_of
+from treegrpo.envs.recorder import decimal
 from treegrpo.leaderboards.agents import scripted_agent
 from treegrpo.leaderboards.board import Pinned, VerificationEntry
 from treegrpo.leaderboards.bundle import EPISODES, Bundle, read_bundle
@@ -104,8 +105,11 @@ def rescore(
     with tempfile.TemporaryDirectory() as folder:
         bundle = read_bundle(write_back(kept, Path(folder) / "bundle"))
         report = verify_bundle(bundle, options)
+        proves = report.verified and (options is None or options.limits is None)
+        pinned = proved_pinned(bundle) if proves else None
     with database.writing() as session:
         run = session.get_one(RunTable, digest)
+        run.pinned = pinned if proves else run.pinned
         entry = _note_verification(session, digest, report)
         run.words = dict(report.words)
         run.outdated = bool(report.changed) or not report.verified
@@ -181,10 +185,11 @@ def _insert(
             key, registration = found.manifest.key, manifest.registration
     tier = 1 if registration is None else 2
     board = ensure_board(session, key)
+    scores = score_columns(bundle.episodes)
     session.add(
         RunTable(
             **manifest_columns(manifest),
-            **score_columns(bundle.episodes),
+            **scores,
             digest=bundle.digest,
             board=board,
             tier=tier,
@@ -199,7 +204,10 @@ def _insert(
     )
     session.flush()
     session.execute(sa.insert(EpisodeTable), episode_columns(bundle.digest, bundle.episodes))
-    detail: dict[str, Any] = {"tier": tier, "board": board, "agent_digest": manifest.agent.digest}
+    detail: dict[str, Any] = {
+        "tier": tier, "board": board, "agent_digest": manifest.agent.digest,
+        "success": decimal(scores["success"]),
+    }  # fmt: skip
     named = {"registration": registration, "not_fresh": reason}
     detail |= {name: value for name, value in named.items() if value is not None}
     append(session, "submit", bundle.digest, who, detail)
