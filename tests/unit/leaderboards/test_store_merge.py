@@ -170,3 +170,40 @@ def test_forged_scores_in_the_other_store_are_computed_anew(make: Make, tmp_path
         session.execute(sa.text("update episode set success = 1"))
     a.merge(b)
     assert a.run_detail(digest).row == honest
+
+
+def test_both_databases_give_the_same_and_can_be_merged(
+    make: Make, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("submissions", "claims", "registration", "ledger"):
+        monkeypatch.setattr(
+            f"treegrpo.leaderboards.store.{module}.now", lambda: "2999-01-01T00:00:00Z"
+        )
+    sqlite, third = make("a"), make("b")
+    with open_store(postgres_url, create=True, objects=tmp_path / "objects") as postgres:
+        names = {"null": scripted_agent("null"), "half": ToyAgent(half_right, tokens=7)}
+        bundles = [run(tmp_path / name, agent, trials=2) for name, agent in names.items()]
+        bundles.append(run(tmp_path / "late", ToyAgent(half_right, name="late"), seed=2))
+        for store in (sqlite, postgres):
+            for bundle in bundles:
+                digest = store.add(bundle)
+            store.claim(claimed(agent="\u00e9l\u00e9phant"))
+            store.rescore(digest)
+            store.remove(digest, reason="Late.")
+        assert every_board(sqlite) == every_board(postgres)
+        assert sqlite.run_detail(digest).model_copy(update={"ledger": []}) == (
+            postgres.run_detail(digest).model_copy(update={"ledger": []})
+        )
+        env = sqlite.boards()[0]
+        details = [
+            store.environment_detail(env.env_id, env.env_kwargs, env.split)
+            for store in (sqlite, postgres)
+        ]
+        assert details[0] == details[1]
+        kinds = [[(e.number, e.kind, e.subject, e.detail) for e in store.ledger()]
+                 for store in (sqlite, postgres)]  # fmt: skip
+        assert kinds[0] == kinds[1]
+        third.merge(postgres)
+        assert postgres.merge(sqlite) == 0
+        assert every_board(third) == every_board(postgres) == every_board(sqlite)
+        assert len(postgres.check_ledger()) == 2
