@@ -95,7 +95,7 @@ Viewer.start = function () {
     find("caption").replaceChildren(...facts);
     arrange();
     drawing.fit(READABLE);
-    drawing.reveal(state.node);
+    drawing.reveal(state.node, 20);
     tell();
   }
 
@@ -193,7 +193,7 @@ Viewer.start = function () {
     state.show = event.target.value;
     arrange();
     drawing.fit(READABLE);
-    drawing.reveal(state.node);
+    drawing.reveal(state.node, 20);
     tell();
   });
   find("in").addEventListener("click", KEYS["+"]);
