@@ -27,16 +27,17 @@ class Census:
         return inspection.newest_pid() == self._quiet_at
 
     def look(self) -> list[int]:
-        """Return the living processes that are no worker's."""
+        """Return the living processes that are no worker's; orphans that ended are reaped."""
         newest = inspection.newest_pid()
         if newest == self._quiet_at:
             return []
+        self.collect()
         strays = [
             pid
             for pid in inspection.processes()
             if pid not in self._kin.pids and not inspection.is_dead(pid)
         ]
-        if not strays and not self._running():
+        if not strays and not self._running() and not self._ended():
             self._quiet_at = newest
         return strays
 
@@ -60,6 +61,7 @@ class Census:
         for pid in self.look():
             if not any(state.owns(pid) for state in running):
                 total += inspection.tasks_of(pid)
+        total += self._ended()
         return total + sum(inspection.tasks_of(s.pid) - 1 for s in states if not s.busy)
 
     def collect(self) -> None:
@@ -68,6 +70,18 @@ class Census:
             if pid not in self._kin.pids and inspection.is_dead(pid):
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
+
+    def _ended(self) -> int:
+        """Return how many have ended and count until they are reaped, which is not for us to do.
+
+        Children that a parked state has not waited for, and orphans with threads on their way out.
+        """
+        parents = {os.getpid(), *(s.pid for s in self._states.values() if s.busy != "exec")}
+        return sum(
+            inspection.is_dead(pid) and inspection.parent_of(pid) in parents
+            for pid in inspection.processes()
+            if pid not in self._kin.pids
+        )
 
     def _running(self) -> int:
         return sum(state.busy == "exec" for state in self._states.values())

@@ -50,6 +50,24 @@ def start(env: ToolEnv | None = None) -> ToolEnv:
     return env
 
 
+FORK_BOMB = "for _ in range(999):\n    if os.fork() == 0:\n        time.sleep(60)"
+NEEDS_PROCESSES = "import subprocess\n[subprocess.run(['true']).returncode for _ in range(9)]"
+
+
+@in_process
+def test_after_a_fork_bomb_the_next_call_has_one_answer() -> None:
+    env = start()
+    call(env, "python", code="import os, time")
+    before, found = env.snapshot(), list[tuple[str, str]]()
+    for _ in range(4):
+        env.restore(before)
+        found.append(
+            (call(env, "python", code=FORK_BOMB), call(env, "python", code=NEEDS_PROCESSES))
+        )
+    assert len(set(found)) == 1
+    assert found[0][0].endswith(UNDONE) and found[0][1] == str([0] * 9)
+
+
 # Whatever the code does to its interpreter, the laws hold; the quiet cases are test_suite_laws'.
 ROUGH = (
     ("python", {"code": "import random, os, signal\na = {'k': {random.random()}}\na"}),

@@ -50,6 +50,48 @@ def test_a_stray_ends_with_its_state_and_no_other_does(root: Sandbox) -> None:
     assert root.tree.stats().processes == before - 2
 
 
+LEAVE_TEN_DEAD = """
+import os
+made = []
+for _ in range(10):
+    made.append(os.fork())
+    if not made[-1]:
+        os._exit(0)
+for pid in made:
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+"""
+COUNT_PROCESSES = """
+import os, time
+made = []
+try:
+    while True:
+        made.append(os.fork())
+        if not made[-1]:
+            time.sleep(60)
+except OSError:
+    pass
+for pid in made:
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+len(made)
+"""
+
+
+def test_what_ended_takes_no_room_from_the_next_step(root: Sandbox) -> None:
+    limit = Limits().processes
+    assert _fork(root).exec(COUNT_PROCESSES).value == str(limit - 1)
+    bombed = _fork(root)
+    assert bombed.exec(f"for _ in range({limit - 1}):\n    " + LEAVE_ONE.replace("\n", "\n    ")).ok
+    bombed.close()
+    assert _fork(root).exec(COUNT_PROCESSES).value == str(limit - 1)
+
+
+def test_children_that_nobody_waited_for_take_no_room_from_other_states(root: Sandbox) -> None:
+    left, right = _fork(root), _fork(root)
+    assert left.exec(LEAVE_TEN_DEAD).ok and left.check() == []
+    assert right.exec(COUNT_PROCESSES).value == str(Limits().processes - 1)
+
+
 def test_a_state_without_files_of_its_own_forks_and_is_isolated() -> None:
     with open_backend("process") as backend:
         if backend.probe().level < Level.L2:
