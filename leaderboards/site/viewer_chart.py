@@ -7,7 +7,7 @@ mean, thick. The template viewer_chart.html.j2 draws what stands here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -93,13 +93,9 @@ def line_chart(
         x = LEFT + (WIDTH - LEFT - RIGHT) * (point[0] - x_low) / max(x_high - x_low, 1e-12)
         return x, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (point[1] - low) / (high - low)
 
-    def line(one: Series, kind: Literal["run", "main"]) -> Line:
-        drawn = [at(point) for point in _thinned(one.points)]
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
-        return Line(points, kind, one.label, _value(one.points[-1][1], scale), drawn[-1])
-
     main, note = _main(kept)
-    lines = [line(one, "run") for one in kept] + ([line(main, "main")] if main else [])
+    lines = [_line(one, "run", at, scale) for one in kept]
+    lines += [_line(main, "main", at, scale)] if main else []
     return Chart(
         title=title,
         x_label=x_label,
@@ -108,6 +104,14 @@ def line_chart(
         y_ticks=tuple(Tick(at((x_low, y))[1], _value(y, scale)) for y in marks),
         note=note,
     )
+
+
+def _line(
+    one: Series, kind: Literal["run", "main"], at: Callable[[Point], Point], scale: Scale
+) -> Line:
+    drawn = [at(point) for point in _thinned(one.points)]
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
+    return Line(points, kind, one.label, _value(one.points[-1][1], scale), drawn[-1])
 
 
 def short_number(value: float) -> str:
