@@ -25,6 +25,8 @@ _ETC = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 _COPIED = ("/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types")
+_CHOICES = "/etc/alternatives"
+"""Debian's links from /usr/bin to the program chosen for a name: awk, which, editor."""
 
 
 def prefixes() -> list[str]:
@@ -127,6 +129,7 @@ def _build_base(hidden: Sequence[str]) -> None:
         if os.path.isfile(name):
             with open(name, "rb") as source, open("base" + name, "wb") as copy:
                 copy.write(source.read())
+    _link_choices()
     for name in hidden:
         # A clone of ours may hold the environment it runs in; only that is seen of it.
         above = any(prefix == name or prefix.startswith(name + "/") for prefix in prefixes())
@@ -135,6 +138,17 @@ def _build_base(hidden: Sequence[str]) -> None:
     kernel.mount("base", "base", None, kernel.MS_BIND | kernel.MS_REC)
     os.chdir(".")  # the bind lies on top of what the next path lookup finds
     _read_only("base")
+
+
+def _link_choices() -> None:
+    """Copy the links of _CHOICES that lead to programs of /usr; they hold nothing of the host."""
+    if not os.path.isdir(_CHOICES):
+        return
+    os.mkdir("base" + _CHOICES)
+    for name in sorted(os.listdir(_CHOICES)):
+        link = f"{_CHOICES}/{name}"
+        if os.path.islink(link) and os.readlink(link).startswith(("/usr/bin/", "/bin/")):
+            os.symlink(os.readlink(link), "base" + link)
 
 
 def _bind(source: str, target: str) -> None:

@@ -55,3 +55,21 @@ def test_our_own_code_is_not_there(sandbox: Sandbox) -> None:
     repository = str(Path(__file__).resolve().parents[2])
     found = sandbox.exec(f"import os; os.path.exists({repository!r} + '/sandboxes')")
     assert found.value == "False"
+
+
+def test_programs_that_the_host_chooses_by_links_run(sandbox: Sandbox) -> None:
+    """On Debian /usr/bin/awk leads to /etc/alternatives/awk, and that to a program of /usr."""
+    if not Path("/etc/alternatives/awk").exists():
+        pytest.skip("the host has no /etc/alternatives/awk")
+    told = sandbox.exec(
+        "import subprocess\n"
+        "subprocess.run(['awk', 'BEGIN { print 6 * 7 }'], capture_output=True, text=True).stdout"
+    )
+    assert told.ok and told.value == repr("42\n")
+    linked = sandbox.exec(
+        "import os\nroot = '/etc/alternatives'\n"
+        "{os.readlink(f'{root}/{n}').split('/')[1] for n in os.listdir(root)} <= {'usr', 'bin'}"
+    )
+    assert linked.value == "True"
+    written = sandbox.exec("open('/etc/alternatives/mine', 'w')")
+    assert written.kind == "exception"
