@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -137,10 +137,18 @@ def episode_events(database: Database, digest: str, index: int, trial: int) -> l
     Raises:
         StoreError: there is no such episode, or its files are damaged.
     """
+    return episode_logs(database, digest)(index, trial)
+
+
+def episode_logs(database: Database, digest: str) -> Callable[[int, int], list[Event]]:
+    """Return what gives the action log of each episode (index, trial) of one run.
+
+    Raises:
+        StoreError: there is no such run, or its files are damaged.
+    """
     with database.reading() as session:
         run = find_run(session, digest)
-        bundle = kept_bundle(session, database.objects, run.digest)
-    return bundle.events(index, trial)
+        return kept_bundle(session, database.objects, run.digest).events
 
 
 def find_run(session: Session, digest: str) -> RunTable:

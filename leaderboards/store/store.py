@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,10 @@ class Store(Database):
     def episode_events(self, digest: str, index: int, trial: int) -> list[Event]:
         """Return the action log of one episode."""
         return boards.episode_events(self, digest, index, trial)
+
+    def episode_logs(self, digest: str) -> Callable[[int, int], list[Event]]:
+        """Return what gives the action log of each episode (index, trial) of one run."""
+        return boards.episode_logs(self, digest)
 
     def ledger(self) -> list[LedgerEntry]:
         """Return every entry of the ledger, then those of merged stores."""

@@ -63,6 +63,7 @@ def add(database: Database, path: Path, *, who: str, options: Options | None) ->
         known = session.get(RunTable, bundle.digest) is not None
         kept = session.get(ObjectTable, (bundle.digest, EPISODES)) is not None
     if kept:
+        keep_bundle(database.objects, bundle)  # mends files that were lost or damaged
         return bundle.digest
     report, pinned = None, None
     if not known:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sqlite3
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -211,22 +213,34 @@ def test_a_run_comes_out_as_the_bundle_that_went_in(tmp_path: Path, any_store: S
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["again"]
 
 
-def test_a_damaged_object_is_found_and_mended_by_adding_again(tmp_path: Path, store: Store) -> None:
+def test_a_damaged_file_is_found_and_mended_by_adding_again(tmp_path: Path, store: Store) -> None:
     bundle = run(tmp_path / "b")
     digest = store.add(bundle)
-    chain = read_bundle(bundle).episodes[0].trajectory
-    assert chain is not None
-    path = tmp_path / "objects" / chain[:2] / chain[2:]
+    log = read_bundle(bundle).episodes[0].trajectory
+    assert log is not None
+    path = tmp_path / "objects" / log[:2] / log[2:]
     path.write_bytes(b"other")
     with pytest.raises(StoreError, match="was altered: its bytes do not have the digest"):
         store.get(digest, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    store.add(bundle)
+    assert store.episode_events(digest, 0, 0)
     path.unlink()
     with pytest.raises(StoreError, match="found nothing"):
         store.episode_events(digest, 0, 0)
-    log = bundle / "trajectories" / f"{read_bundle(bundle).episodes[0].chain}.jsonl.gz"
-    store.objects.put(log.read_bytes())
+    store.add(bundle)
     assert store.episode_events(digest, 0, 0)
-    assert not (tmp_path / "out").exists()
+    assert len(store.ledger()) == 2
+
+
+def test_what_a_killed_writer_left_a_day_ago_is_swept_away(tmp_path: Path, store: Store) -> None:
+    store.objects.put(b"x")
+    part = tmp_path / "objects" / "part"
+    for name, age in {"old": 2 * 86_400, "new": 3600}.items():
+        (part / name).write_bytes(b"half")
+        os.utime(part / name, (time.time() - age,) * 2)
+    with open_store(f"sqlite:///{tmp_path / 'board.sqlite'}", create=True):
+        assert [file.name for file in part.iterdir()] == ["new"]
 
 
 def test_an_environment_shows_floors_ceiling_replays_and_difficulty(
