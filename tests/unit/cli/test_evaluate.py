@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from treegrpo.envs.errors import TreegrpoError
 from treegrpo.envs.suites import Suite, SuiteEntry, register_suite
 from treegrpo.leaderboards.agents import Agent
 from treegrpo.leaderboards.bundle import read_bundle
+from treegrpo.leaderboards.errors import AgentUnusable
 from treegrpo.leaderboards.schema import Manifest
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -266,25 +263,21 @@ def test_stopping_says_what_is_kept(call: Call, tmp_path: Path, monkeypatch: Any
     assert "the same command goes on" in str(result.exception)
 
 
-def test_a_killed_evaluation_of_an_endpoint_goes_on(
+def test_after_a_wrong_key_the_same_command_goes_on(
     call: Call, chat: FakeChat, tmp_path: Path
 ) -> None:
-    words = [
-        "--agent", "openai:m", "--base-url", chat.url, "--key-env", "THE_KEY", "--env",
-        f"tests.unit.leaderboards.toy:{TOY}", "--tasks", "3", "--concurrency", "1",
-        "--out", str(tmp_path / "b"),
-    ]  # fmt: skip
-    code = "from treegrpo.cli.main import main; main()"
-    env = {**os.environ, "PYTHONPATH": os.getcwd()}
-    # The second episode's first request never ends.
-    chat.script = [says("I give up.")] * 4 + [Reply(hang=True)]
-    with subprocess.Popen([sys.executable, "-c", code, "eval", *words], env=env) as killed:
-        while len(chat.asked) < 5:
-            assert killed.poll() is None
-        killed.send_signal(signal.SIGKILL)
+    words = toy(
+        "openai:m", tmp_path / "b", "--base-url", chat.url, "--key-env", "THE_KEY", "--tasks", 3,
+        "--concurrency", 1,
+    )  # fmt: skip
+    # The second episode's second request is refused.
+    chat.script = [says("I give up.")] * 5 + [Reply({"error": KEY}, status=401)]
+    stopped = call(*words)
+    assert isinstance(stopped.exception, AgentUnusable)
+    assert "status 401" in str(stopped.exception)
+    assert KEY not in str(stopped.exception) + stopped.output
     assert [path.name for path in tmp_path.iterdir()] == [".b.part"]
     done = call(*words)
     assert done.exit_code == 0, done.exception
-    assert len(chat.asked) == 5 + 8
-    assert KEY not in done.output
+    assert len(chat.asked) == 6 + 8
     assert len(read_bundle(tmp_path / "b").episodes) == 3
