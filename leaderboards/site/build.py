@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,8 +55,8 @@ class BoardSource(Protocol):
         """Return what is known of one environment."""
         ...
 
-    def episode_events(self, digest: str, index: int, trial: int) -> list[Event]:
-        """Return the action log of one episode."""
+    def episode_logs(self, digest: str) -> Callable[[int, int], list[Event]]:
+        """Return what gives the action log of each episode (index, trial) of one run."""
         ...
 
 
@@ -125,9 +125,10 @@ def _write_run(source: BoardSource, detail: RunDetail, out: Path) -> None:
         return
     _write(out / "data" / f"{name}.js", run_script(detail))
     listed = detail.model_copy(update={"episodes": detail.episodes[:MAX_EPISODES]})
+    log_of = source.episode_logs(digest)
     write_episodes(
         listed,
-        lambda episode: source.episode_events(digest, episode.index, episode.trial),
+        lambda episode: log_of(episode.index, episode.trial),
         out,
         links=[Link("The run", f"../runs/{name}.html")],
     )
