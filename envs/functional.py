@@ -19,7 +19,7 @@ import inspect
 import keyword
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -96,24 +96,19 @@ def make_tool_env(
     Raises:
         TypeError, DataFileError: what cannot be used, by name, and what to do about it.
     """
-    name = _class_name(id)
-    module = _calling_module()
+    name, module = _class_name(id), _calling_module()
     _check_settings(id, settings)
     _check_tools(id, tools)
-    _check_takes(reward, _REWARD_TAKES, "reward")
-    if state is not None:
-        _check_callable(state, "state")
-    members: dict[str, Any] = {
-        "__module__": module,
-        "__qualname__": name,
-        "make_state": staticmethod(state or _nothing),
-    }
-    members |= _task_members(split_tasks(tasks, prefix=name))
-    members |= {"__doc__": f"The environment {id}, made of functions and rows.", **settings}
-    members["reward"] = staticmethod(reward)
-    if oracle is not None:
-        _check_takes(oracle, ("task", "state", "turn"), "oracle")
-        members |= {"expert": staticmethod(oracle), "oracle": _FunctionEnv.scripted}
+    members = _task_members(split_tasks(tasks, prefix=name)) | settings
+    members |= _function_members(reward, state, oracle)
+    return _registered(id, module, name, members, tools)
+
+
+def _registered(
+    id: str, module: str, name: str, members: dict[str, Any], tools: Iterable[Callable[..., Any]]
+) -> type[ToolEnv]:
+    about = f"The environment {id}, made of functions and rows."
+    members |= {"__module__": module, "__qualname__": name, "__doc__": about}
     for function in tools:
         method = _method(function, taken=members)
         members[method.__name__] = method
@@ -121,6 +116,22 @@ def make_tool_env(
     collect_tools(made)  # a parameter without a type hint is told here, not at the first episode
     register(id, f"{module}:{name}")
     return made
+
+
+def _function_members(
+    reward: Callable[..., Any],
+    state: Callable[[Task], Any] | None,
+    oracle: Callable[..., Any] | None,
+) -> dict[str, Any]:
+    _check_takes(reward, _REWARD_TAKES, "reward")
+    if state is not None:
+        _check_callable(state, "state")
+    members: dict[str, Any] = {"make_state": staticmethod(state or _nothing)}
+    members["reward"] = staticmethod(reward)
+    if oracle is not None:
+        _check_takes(oracle, ("task", "state", "turn"), "oracle")
+        members |= {"expert": staticmethod(oracle), "oracle": _FunctionEnv.scripted}
+    return members
 
 
 def _task_members(splits: Mapping[str, Sequence[Task]]) -> dict[str, Any]:

@@ -200,29 +200,26 @@ def verify_chain(
     """
     previous = digest(CHAIN_TAG) if start is None else start
     for number, event in enumerate(events):
-        where = place(number)
-        if (event.kind == "reset") != (number == 0):
-            raise LogError(
-                f"{where}: one reset was expected, at the very start of the log. {_UNALTERED}"
-            )
-        if isinstance(event, StepEvent) and event.step != number:
-            raise LogError(
-                f"{where}, field step: found {event.step}; an event is missing. {_UNALTERED}"
-            )
-        facts = event.model_dump(exclude={"chain"})
-        if event.chain != _link(previous, facts):
-            raise LogError(
-                f"{where}, field chain: the event was altered; its hash differs. {_UNALTERED}"
-            )
-        whole = len(event.observation) < MAX_OBSERVATION_CHARS
-        if whole and digest(event.observation) != event.observation_digest:
-            raise LogError(
-                f"{where}, field observation: the text does not match its digest. {_UNALTERED}"
-            )
+        if found := _fault(number, event, previous):
+            raise LogError(f"{place(number)}{found} {_UNALTERED}")
         previous = event.chain
     if not events:
         raise LogError("The log holds no event; one reset was expected at its start.")
     return previous
+
+
+def _fault(number: int, event: Event, previous: str) -> str:
+    """Return what is wrong with an event after one of that hash, or an empty text."""
+    if (event.kind == "reset") != (number == 0):
+        return ": one reset was expected, at the very start of the log."
+    if isinstance(event, StepEvent) and event.step != number:
+        return f", field step: found {event.step}; an event is missing."
+    if event.chain != _link(previous, event.model_dump(exclude={"chain"})):
+        return ", field chain: the event was altered; its hash differs."
+    whole = len(event.observation) < MAX_OBSERVATION_CHARS
+    if whole and digest(event.observation) != event.observation_digest:
+        return ", field observation: the text does not match its digest."
+    return ""
 
 
 @dataclass(frozen=True)
