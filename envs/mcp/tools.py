@@ -7,7 +7,7 @@ A server's schema is shown to the agent as it is. Simple types are checked and c
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -93,20 +93,21 @@ def take_over(
         if only is not None and name not in only:
             continue
         own = new_names.get(name, name)
-        if own in RESERVED:
-            raise UnknownOption(
-                f"The MCP server's tool '{name}' would be called '{own}', which is a control "
-                f"call. Give it another name: rename={{'{name}': '{name}_it'}}; or leave it "
-                "out: only=[...]."
-            )
-        if own in used:
-            raise UnknownOption(
-                f"The MCP server's tool '{name}' would be called '{own}', and so is another "
-                f"tool. Give it another name: rename={{'{name}': '{name}_it'}}."
-            )
+        _refuse_taken(name, own, used)
         used.add(own)
         found[own] = _build(own, tool)
     return found
+
+
+def _refuse_taken(name: str, own: str, used: Collection[str]) -> None:
+    called = f"The MCP server's tool '{name}' would be called '{own}'"
+    to_do = f"Give it another name: rename={{'{name}': '{name}_it'}}"
+    if own in RESERVED:
+        raise UnknownOption(
+            f"{called}, which is a control call. {to_do}; or leave it out: only=[...]."
+        )
+    if own in used:
+        raise UnknownOption(f"{called}, and so is another tool. {to_do}.")
 
 
 def _build(name: str, tool: Listed) -> ServerTool:
