@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import pytest
 
 from tests.unit.leaderboards.toy import TOY, ToyAgent, half_right
 from treegrpo.envs.errors import TreegrpoError
-from treegrpo.leaderboards.agents import scripted_agent
+from treegrpo.leaderboards.agents import EpisodeView, scripted_agent
+from treegrpo.leaderboards.agents.search import SearchAgent
 from treegrpo.leaderboards.bundle import Bundle, read_bundle
-from treegrpo.leaderboards.errors import TasksDiffer
+from treegrpo.leaderboards.errors import ProviderFailed, TasksDiffer
 from treegrpo.leaderboards.evaluate import evaluate
+from treegrpo.leaderboards.render import failures_line
 from treegrpo.leaderboards.stats.budget import budget_curve
-from treegrpo.leaderboards.summary import compare, spent_by_task, success_by_task, summarise
+from treegrpo.leaderboards.summary import compare, cost, spent_by_task, success_by_task, summarise
+from treegrpo.leaderboards.usage import Usage
 
 
 def bundle(out: Path, agent: Any, **changes: Any) -> Bundle:
@@ -83,3 +87,42 @@ def test_what_was_spent_by_task_gives_a_budget_curve(tmp_path: Path) -> None:
     assert calls == {0, 2}
     with pytest.raises(TreegrpoError, match="unknown is not zero"):
         budget_curve(spent_by_task(found, "dollars"), unit="dollars")
+
+
+def test_a_search_costs_what_all_of_its_branches_cost(tmp_path: Path) -> None:
+    found = bundle(tmp_path / "b", SearchAgent(scripted_agent("oracle"), expand=3), num_tasks=1)
+    summary = summarise(found)
+    # two turns to the answer, and three forks at each of them
+    assert (summary.turns, summary.search_turns, summary.search_tool_calls) == (2.0, 6.0, 6.0)
+    for episode in found.episodes:
+        assert (cost(episode, "turns"), cost(episode, "tool_calls")) == (8, 8)
+        assert cost(episode, "sampled_tokens") is None
+    alone = summarise(bundle(tmp_path / "alone", scripted_agent("oracle")))
+    assert (alone.search_turns, alone.search_tool_calls) == (None, None)
+
+
+def test_totals_are_exact_or_unknown(tmp_path: Path) -> None:
+    usage = Usage(input=10, output=2, dollars=Decimal("0.1"), requests=1)
+    summary = summarise(bundle(tmp_path / "b", ToyAgent(half_right, tokens=usage)))
+    assert (summary.input_tokens, summary.requests) == (160, 16)
+    assert summary.dollars == Decimal("1.6")
+    uncounted = summarise(bundle(tmp_path / "c", ToyAgent(half_right, tokens=2)))
+    assert (uncounted.input_tokens, uncounted.requests, uncounted.dollars) == (None, None, None)
+
+
+def test_failures_of_the_infrastructure_are_told_apart(tmp_path: Path) -> None:
+    def act(view: EpisodeView) -> str:
+        if view.env.episode.index == 0:
+            raise ProviderFailed("down")
+        if view.env.episode.index == 1:
+            raise RuntimeError("no idea")
+        return view.env.oracle()
+
+    summary = summarise(bundle(tmp_path / "b", ToyAgent(act)))
+    assert summary.failures == {"policy": 2, "provider": 2}
+    assert summary.infrastructure_failures == {"provider": 2}
+    assert summary.success.mean == 0.75
+    line = failures_line([summary, summary])
+    assert line is not None
+    assert line.startswith("4 of 32 episodes failed without the agent's doing (provider 4).")
+    assert failures_line([summarise(bundle(tmp_path / "c", scripted_agent("null")))]) is None
