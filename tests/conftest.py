@@ -2,7 +2,6 @@
 
 import gc
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 # Read by the libraries when they are first imported, so set before any test module loads.
@@ -31,18 +30,32 @@ settings.register_profile("ci", settings.get_profile("local"), derandomize=True,
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-# Folders whose files take longest, longest first: a file that begins last would leave the
-# other worker idle (see --no-loadscope-reorder). Within a folder the order stays random.
-LONG = ("integration", "sandboxes", "property")
+# Files and folders that take longest, longest first: a file that begins last would leave the
+# other worker idle (see --no-loadscope-reorder). Within each the order stays random.
+LONG = (
+    "integration/test_suite_laws.py",
+    "sandboxes/test_docker.py",
+    "sandboxes/test_docker_lower.py",
+    "sandboxes/test_process_lower.py",
+    "sandboxes/test_process.py",
+    "integration",
+    "sandboxes",
+    "property",
+    "unit/treegrpo/test_trainer.py",
+    "unit/treegrpo/test_attention.py",
+    "unit/test_house.py",
+    "unit/benchmarks",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files of the long folders first."""
-    items.sort(key=lambda item: _place(item.path.relative_to(Path(__file__).parent).parts))
+    """Put what takes long first."""
+    items.sort(key=lambda item: _place(item.path.relative_to(Path(__file__).parent)))
 
 
-def _place(parts: Sequence[str]) -> int:
-    return LONG.index(parts[0]) if parts[0] in LONG else len(LONG)
+def _place(path: Path) -> int:
+    places = (place for place, long in enumerate(LONG) if path.is_relative_to(long))
+    return next(places, len(LONG))
 
 
 @pytest.hookimpl(trylast=True)

@@ -62,6 +62,8 @@ class Expected:
     """Sum of the sizes of the loss's terms, which cancellation cannot shrink."""
     slope: float
     """Sum of |d loss / d log-prob|."""
+    sizes_P: list[float]
+    """Norm of each parameter's gradient."""
 
 
 def expected(
@@ -81,7 +83,8 @@ def expected(
         gradient_W = torch.cat([grad.flatten() for grad in grads])
     else:
         gradient_W = jacobian_RW.T @ slope_R
-    return Expected(float(loss.detach()), gradient_W, scale, float(slope_R.abs().sum()))
+    slope, sizes_P = float(slope_R.abs().sum()), _norms(flat.model, gradient_W)
+    return Expected(float(loss.detach()), gradient_W, scale, slope, sizes_P)
 
 
 class Trained(NamedTuple):
@@ -129,11 +132,10 @@ class Gap:
 def gap(model: Any, flat: Expected, loss: float, gradient_W: Tensor) -> Gap:
     """Compare a loss and the gradient of every parameter with those of the flat batch."""
     floor = FLOORS[model.dtype] * flat.slope
-    sizes_P = _norms(model, flat.gradient_W)
     differences_P = _norms(model, flat.gradient_W - gradient_W)
     errors = [
         _relative(difference, max(size, floor))
-        for difference, size in zip(differences_P, sizes_P, strict=True)
+        for difference, size in zip(differences_P, flat.sizes_P, strict=True)
     ]
     return Gap(_relative(abs(flat.loss - loss), flat.scale), max(errors))
 

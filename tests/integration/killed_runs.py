@@ -1,9 +1,9 @@
 """Trains in child processes that are killed, until one gets to the end; run as a script.
 
-    python killed_runs.py CONFIG.json PHASE...
+    python killed_runs.py CONFIG.json PHASE... [-- CONFIG.json PHASE...]
 
 A phase is "owner.function:count:before|after" (the child kills itself there), or a number of
-seconds after which it is killed from outside. Prints how each child ended.
+seconds after which it is killed from outside. Prints how each child ended, run by run.
 """
 
 import importlib
@@ -80,8 +80,17 @@ def child(config: TrainConfig, phase: str | None) -> str:
 def main() -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
-    config = TrainConfig.model_validate(json.loads(Path(sys.argv[1]).read_text()))
-    ends = [child(config, phase) for phase in [*sys.argv[2:], None]]
+    runs: list[list[str]] = [[]]
+    for word in sys.argv[1:]:
+        if word == "--":
+            runs.append([])
+        else:
+            runs[-1].append(word)
+    ends: list[list[str]] = []
+    for path, *phases in runs:
+        config = TrainConfig.model_validate(json.loads(Path(path).read_text()))
+        os.chdir(Path(path).parent)
+        ends.append([child(config, phase) for phase in [*phases, None]])
     sys.stdout.write(json.dumps(ends))
 
 

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(config: Path, *phases: str, hash_seed: str = "0") -> list[str]:
-    """Return how each child of the script ended."""
+def start(*words: object, hash_seed: str = "0") -> list[list[str]]:
+    """Return how each child of the script ended, run by run."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": hash_seed}
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(config), *phases],
-        env=environment, capture_output=True, text=True, timeout=300, cwd=config.parent,
+        [sys.executable, str(SCRIPT), *map(str, words)],
+        env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -76,31 +77,42 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert [row["step"] for row in rows] == list(range(STEPS))
 
 
+@dataclass(frozen=True)
+class Runs:
+    """A run that was never killed, and one that was at random moments."""
+
+    whole: Path
+    killed: Path
+    moments: list[float]
+    ends: list[str]
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    assert start(config_in(folder, model)) == ["exit 0"]
+def runs(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Runs:
+    """Both from one process, which starts as slowly as it trains."""
+    folder, killed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("killed")
+    moments = [random.uniform(0.0, 1.0) for _ in range(5)]
+    first, ends = start(config_in(folder, model), "--", config_in(killed, model), *moments)
+    assert first == ["exit 0"]
     rows = read_rows(folder / "run" / "metrics.jsonl")
     assert sum(row["trained_leaves"] for row in rows) >= 10
     assert any(row["failures"] for row in rows)
     trained = (folder / "run" / "model" / "model.safetensors").read_bytes()
     assert trained != (model / "model.safetensors").read_bytes()
-    return folder / "run"
+    return Runs(folder / "run", killed / "run", moments, ends)
 
 
 def test_killed_in_every_phase_under_another_hash_seed(
-    tmp_path: Path, model: Path, whole: Path
+    tmp_path: Path, model: Path, runs: Runs
 ) -> None:
-    ends = start(config_in(tmp_path, model), *PHASES, hash_seed="4711")
+    [ends] = start(config_in(tmp_path, model), *PHASES, hash_seed="4711")
     assert ends == ["killed"] * len(PHASES) + ["exit 0"]
-    assert_same_run(whole, tmp_path / "run")
+    assert_same_run(runs.whole, tmp_path / "run")
     left = [path.name for path in (tmp_path / "run").rglob("*.part")]
     assert not left, "nothing half-written stays"
 
 
-def test_killed_at_random_moments(tmp_path: Path, model: Path, whole: Path) -> None:
-    moments = [str(random.uniform(0.0, 1.0)) for _ in range(5)]
-    ends = start(config_in(tmp_path, model), *moments)
-    assert ends[-1] == "exit 0", moments
-    assert set(ends) <= {"killed", "exit 0"}, moments
-    assert_same_run(whole, tmp_path / "run")
+def test_killed_at_random_moments(runs: Runs) -> None:
+    assert runs.ends[-1] == "exit 0", runs.moments
+    assert set(runs.ends) <= {"killed", "exit 0"}, runs.moments
+    assert_same_run(runs.whole, runs.killed)

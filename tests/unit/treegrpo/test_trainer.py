@@ -366,7 +366,7 @@ def test_resumes_that_are_refused(model: str, tmp_path: Path) -> None:
 def test_a_bandit_is_learned(model: str, tmp_path: Path, shape: dict[str, Any]) -> None:
     rows = Trainer(
         config_of(
-            model, tmp_path / "run", steps=60, questions=4, max_action_tokens=2, lr=1e-2,
+            model, tmp_path / "run", steps=30, questions=4, max_action_tokens=2, lr=1e-2,
             env_kwargs={"turns": 2}, **shape,
         )
     ).run()  # fmt: skip
