@@ -17,10 +17,10 @@ from treegrpo.leaderboards.summary import EvaluationSummary
 
 _LETTERS = {"replayed": "r", "recomputed": "c", "declared": "d"}
 _LEGEND = (
-    "r replayed, c recomputed, d declared; range: rank in 95 % of the draws of tasks; tier: "
-    "2 fresh seeds, 1 replayed, 0 claimed; old: the environment has changed since"
+    "r replayed, c recomputed, d declared; after the rank: its range in 95 % of the draws of "
+    "tasks; tier: 2 fresh seeds, 1 replayed, 0 claimed; old: the environment has changed since"
 )
-_COLUMNS = ("range", "success", "95 % interval", "tasks", "calls", "tokens", "dollars", "tier")
+_COLUMNS = ("success", "95 % interval", "tasks", "calls", "tokens", "dollars", "tier")
 
 
 def leaderboard_table(boards: Sequence[Board]) -> Group:
@@ -40,33 +40,37 @@ def board_title(key: BoardKey) -> str:
 def _board(board: Board) -> Table:
     title = plain(board_title(board.key))
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    table.add_column("rank", justify="right")
+    table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("agent", overflow="fold", min_width=8)
-    for name in _COLUMNS:
+    rows = [_cells(row) for row in board.rows]
+    # A column in which nobody has a number takes no room from the others.
+    shown = [name for name in _COLUMNS if any(cells[name] != "-" for cells in rows)]
+    for name in shown:
         table.add_column(name, justify="right", no_wrap=name != "tasks", min_width=4)
-    for row in board.rows:
-        table.add_row(*(plain(cell) for cell in _cells(row)))
+    for cells in rows:
+        table.add_row(*(plain(cells[name]) for name in ("rank", "agent", *shown)))
     return table
 
 
-def _cells(row: BoardRow) -> list[str]:
+def _cells(row: BoardRow) -> dict[str, str]:
     letters = {name: _LETTERS.get(word, "?") for name, word in row.words.items()}
     interval = "-"
     if row.success_low is not None and row.success_high is not None:
         ends = f"[{row.success_low:.3f}, {row.success_high:.3f}]"
         interval = f"{ends} {letters.get('interval', '?')}"
-    return [
-        row.pinned or ("old" if row.outdated else count(row.rank)),
-        row.agent,
-        "-" if row.rank_low is None else f"{row.rank_low}-{row.rank_high}",
-        f"{row.success:.3f} {letters.get('success', '?')}",
-        interval,
-        "-" if row.trials is None else f"{row.num_tasks} x {row.trials}",
-        _proved("-" if row.tool_calls is None else f"{row.tool_calls:.2f}", "tool_calls", letters),
-        _proved(count(row.sampled_tokens), "sampled_tokens", letters),
-        _proved(row.dollars or "-", "dollars", letters),
-        str(row.tier),
-    ]
+    ranged = "" if row.rank_low is None else f" ({row.rank_low}-{row.rank_high})"
+    calls = "-" if row.tool_calls is None else f"{row.tool_calls:.2f}"
+    return {
+        "rank": row.pinned or ("old" if row.outdated else f"{count(row.rank)}{ranged}"),
+        "agent": row.agent,
+        "success": f"{row.success:.3f} {letters.get('success', '?')}",
+        "95 % interval": interval,
+        "tasks": "-" if row.trials is None else f"{row.num_tasks} x {row.trials}",
+        "calls": _proved(calls, "tool_calls", letters),
+        "tokens": _proved(count(row.sampled_tokens), "sampled_tokens", letters),
+        "dollars": _proved(row.dollars or "-", "dollars", letters),
+        "tier": str(row.tier),
+    }
 
 
 def _proved(number: str, name: str, letters: dict[str, str]) -> str:
