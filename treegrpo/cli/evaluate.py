@@ -191,6 +191,7 @@ def command_line(context: typer.Context) -> str:
         value = context.params.get(str(parameter.name))
         if value is None or value == parameter.default:
             continue
-        for one in cast("list[Any]", value) if isinstance(value, list) else [value]:
+        # An option that may be repeated comes as a tuple, an empty one where it was not given.
+        for one in cast("list[Any]", value) if isinstance(value, list | tuple) else [value]:
             words += [parameter.opts[0], str(one)]
     return shlex.join(words)
