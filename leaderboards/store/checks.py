@@ -81,7 +81,8 @@ def _faults(
                 f"{entry.detail.get('success')} in the ledger"
             )
     for registration in registrations:
-        read_registration(registration)
+        if read_registration(registration).manifest.epoch not in salts:
+            yield f"the registration {registration.id[:12]} names an epoch that there was not"
     yield from _unanchored(found, every)
 
 

@@ -49,6 +49,7 @@ from treegrpo.leaderboards.store.tables import (
     RunTable,
     VerificationTable,
 )
+from treegrpo.leaderboards.store.tiers import faults
 from treegrpo.leaderboards.trajectories import MAX_PACKED_BYTES
 
 
@@ -188,7 +189,13 @@ class _Union:
         self.session.flush()
 
     def _answer(self, run: RunTable, registration: str) -> None:
-        """Let a run answer a registration, if no earlier one does."""
+        """Let a run answer a registration, if it fits and no earlier one does."""
+        found = read_registration(self.session.get_one(RegistrationTable, registration))
+        manifest = kept_bundle(self.session, self.objects, run.digest).manifest
+        assert manifest is not None, "what answers a registration has its bundle"
+        run.not_fresh = next(faults(found, manifest, (), run.submitted), None)
+        if run.not_fresh is not None:
+            return
         rival = self.session.scalars(
             sa.select(RunTable).where(RunTable.registration == registration)
         ).first()
@@ -201,8 +208,7 @@ class _Union:
             rival.board = self._open_board(rival)
             self.session.flush()
             rerank(self.session, rival.board)
-        manifest = read_registration(self.session.get_one(RegistrationTable, registration)).manifest
-        run.board = ensure_board(self.session, manifest.key)
+        run.board = ensure_board(self.session, found.manifest.key)
         run.registration, run.tier, run.not_fresh = registration, 2, None
 
     def _open_board(self, run: RunTable) -> str:

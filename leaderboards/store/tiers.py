@@ -35,12 +35,13 @@ def why_not_fresh(
     ).first()
     if answered is not None:
         return f"the registration is answered by run {answered[:12]} already"
-    return next(_faults(found, manifest, changed, submitted), None)
+    return next(faults(found, manifest, changed, submitted), None)
 
 
-def _faults(
+def faults(
     found: Registration, manifest: Manifest, changed: Sequence[str], submitted: str
 ) -> Iterator[str]:
+    """Yield what keeps a bundle from answering a registration, whoever else answered it."""
     if manifest.created < found.registered:
         yield f"it was run at {manifest.created}, before its registration at {found.registered}"
     if submitted > found.expires:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,9 @@ from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.export.read_every_eval_ever import read_claims
 from treegrpo.leaderboards.render import plain
 from treegrpo.leaderboards.store import DEFAULT_STORE, Registration, open_store, request_like
+
+_DECIDED = {"--tasks", "--trials", "--seed", "--first-index", "--registration", "--out"}
+"""Options of eval that a registration decides."""
 
 
 def register_command(
@@ -32,13 +34,14 @@ def register_command(
     """Say what will be run, and learn its seed: every registration counts as an attempt."""
     sizes = {"num_tasks": tasks, "trials": trials}
     changes = {name: value for name, value in sizes.items() if value is not None}
-    request = request_like(read_bundle(like).manifest, **changes)
+    trial = read_bundle(like).manifest
+    request = request_like(trial, **changes)
     with open_store(store, create=True, objects=objects) as opened:
         found = opened.register(request, who=who)
     console = Console(soft_wrap=True)
     console.print(plain(f"Registered: {found.manifest.id}"))
     console.print(plain(f"Run it as below, and add the bundle before {found.expires}:"))
-    console.print(plain(_command(found)))
+    console.print(plain(_command(trial.command, found)))
 
 
 def claim_command(
@@ -55,14 +58,18 @@ def claim_command(
     Console().print(plain(f"{len(results)} claims are in {store}; none of them is ranked."))
 
 
-def _command(found: Registration) -> str:
+def _command(trial: str, found: Registration) -> str:
+    """Return the command of the trial run with the sizes and seeds of a registration."""
+    words = iter(shlex.split(trial))
+    kept: list[str] = []
+    for word in words:
+        if word in _DECIDED:
+            next(words, None)
+        elif word.partition("=")[0] not in _DECIDED:
+            kept.append(word)
     manifest = found.manifest
-    words = ["treegrpo", "eval", "--agent", manifest.agent, "--env", manifest.env_id]
-    for name, value in manifest.env_kwargs.items():
-        words += ["--env-arg", f"{name}={json.dumps(value)}"]
-    words += ["--split", manifest.split, "--tasks", str(manifest.num_tasks)]
-    words += ["--trials", str(manifest.trials), "--seed", str(manifest.seed)]
-    words += ["--first-index", str(manifest.first_index)]
-    if manifest.training is not None:
-        words += ["--training", manifest.training]
-    return shlex.join([*words, "--registration", manifest.id, "--out", "DIR"])
+    decided = {
+        "--tasks": manifest.num_tasks, "--trials": manifest.trials, "--seed": manifest.seed,
+        "--first-index": manifest.first_index, "--registration": manifest.id, "--out": "DIR",
+    }  # fmt: skip
+    return shlex.join([*kept, *(str(part) for pair in decided.items() for part in pair)])

@@ -15,6 +15,7 @@ from tests.unit.leaderboards.stored import claimed, every_board, run, run_regist
 from tests.unit.leaderboards.test_registration import request
 from tests.unit.leaderboards.toy import ToyAgent, half_right
 from treegrpo.leaderboards.agents import scripted_agent
+from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.errors import StoreError
 from treegrpo.leaderboards.store import Store, open_store
 
@@ -185,12 +186,12 @@ def test_both_databases_give_the_same_and_can_be_merged(
         bundles = [run(tmp_path / name, agent, trials=2) for name, agent in names.items()]
         bundles.append(run(tmp_path / "late", ToyAgent(half_right, name="late"), seed=2))
         for store in (sqlite, postgres):
-            for bundle in bundles:
-                digest = store.add(bundle)
+            digest = [store.add(bundle) for bundle in bundles][-1]
             store.claim(claimed(agent="\u00e9l\u00e9phant"))
             store.rescore(digest)
             store.remove(digest, reason="Late.")
         assert every_board(sqlite) == every_board(postgres)
+        digest = read_bundle(bundles[-1]).digest
         assert sqlite.run_detail(digest).model_copy(update={"ledger": []}) == (
             postgres.run_detail(digest).model_copy(update={"ledger": []})
         )
@@ -207,3 +208,20 @@ def test_both_databases_give_the_same_and_can_be_merged(
         assert postgres.merge(sqlite) == 0
         assert every_board(third) == every_board(postgres) == every_board(sqlite)
         assert len(postgres.check_ledger()) == 2
+
+
+def test_what_another_store_calls_fresh_has_to_fit_its_registration(
+    make: Make, tmp_path: Path
+) -> None:
+    a, b = make("a"), make("b")
+    b.new_epoch()
+    found = b.register(request())
+    digest = b.add(run(tmp_path / "open"))
+    with b.writing() as session:
+        session.execute(
+            sa.text("update run set tier = 2, registration = :id"), {"id": found.manifest.id}
+        )
+    a.merge(b)
+    detail = a.run_detail(digest)
+    assert detail.row.tier == 1
+    assert detail.not_fresh is not None and detail.not_fresh.startswith("seed is 0, ")
