@@ -13,7 +13,7 @@ from statistics import mean, stdev
 from typing import TypeAlias
 
 import pytest
-from hypothesis import given
+from hypothesis import given, note
 
 from tests.credit_trees import Drawn, build, questions
 from treegrpo.credit import get_credit, sibling_preferences
@@ -149,12 +149,17 @@ DEFINITIONS: list[Callable[[Brute, At, At], float]] = [
 EXACT = (leave_one_out, rtpo, sibling, spo, treepo)
 
 
-@pytest.mark.parametrize("define", DEFINITIONS)
 @given(question=questions())
-def test_it_is_what_it_says(
-    define: Callable[[Brute, At, At], float], question: Sequence[Tree]
-) -> None:
+def test_each_is_what_it_says(question: Sequence[Tree]) -> None:
     brute = Brute(question)
+    for define in DEFINITIONS:
+        note(f"estimator {define.__name__}")
+        _require_defined(brute, question, define)
+
+
+def _require_defined(
+    brute: Brute, question: Sequence[Tree], define: Callable[[Brute, At, At], float]
+) -> None:
     credits = get_credit(define.__name__)(question)
     assert [(i, leaf) for i, one in enumerate(credits) for leaf in one] == brute.leaves
     for i, leaf in brute.leaves:

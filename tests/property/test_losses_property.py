@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -238,15 +238,19 @@ def slope(loss: Tensor, bush: Bush) -> Tensor:
     return torch.autograd.grad(loss, bush.logp_T)[0]
 
 
-@pytest.mark.parametrize("name", BRANCH_LOSSES)
 @given(data=st.data(), bush=bushes())
 @settings(max_examples=150, deadline=None)
-def test_every_loss_is_its_papers_sum_over_flat_rows(
-    name: str, data: st.DataObject, bush: Bush
-) -> None:
-    options = data.draw(options_of(name))
+def test_every_loss_is_its_papers_sum_over_flat_rows(data: st.DataObject, bush: Bush) -> None:
     edges, token_E = bush.packed(bush.leaves())
     assert len(token_E) == sum(map(len, bush.tokens)), "each token is one edge"
+    for name in BRANCH_LOSSES:
+        note(f"loss {name}")
+        _require_papers_sum(name, data.draw(options_of(name)), bush, edges, token_E)
+
+
+def _require_papers_sum(
+    name: str, options: LossOptions, bush: Bush, edges: Edges, token_E: Tensor
+) -> None:
     found = get_loss(name)(bush.logp_T[token_E], edges, options)
     expected = naive(name, options, bush, bush.leaves())
     assert_same(found.loss, expected.loss)
@@ -259,22 +263,27 @@ def test_every_loss_is_its_papers_sum_over_flat_rows(
         assert numbers["ratio_mean"] == pytest.approx(ratio, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", BRANCH_LOSSES)
 @given(data=st.data(), bush=bushes())
 @settings(deadline=None)
-def test_batches_of_leaves_add_up(name: str, data: st.DataObject, bush: Bush) -> None:
+def test_batches_of_leaves_add_up(data: st.DataObject, bush: Bush) -> None:
     """However the leaves are dealt out, and although both parts hold what they share."""
-    options = data.draw(options_of(name))
     is_first = data.draw(
         st.lists(st.booleans(), min_size=len(bush.leaves()), max_size=len(bush.leaves()))
     )
     dealt = list(zip(bush.leaves(), is_first, strict=True))
     parts = [[leaf for leaf, first in dealt if first is part] for part in (True, False)]
-    results = []
-    for leaves in (bush.leaves(), *parts):
-        edges, token_E = bush.packed(leaves)
-        results.append(get_loss(name)(bush.logp_T[token_E], edges, options))
-    whole, first, second = results
+    batches = [bush.packed(leaves) for leaves in (bush.leaves(), *parts)]
+    for name in BRANCH_LOSSES:
+        note(f"loss {name}")
+        _require_sum(name, data.draw(options_of(name)), bush, batches)
+
+
+def _require_sum(
+    name: str, options: LossOptions, bush: Bush, batches: list[tuple[Edges, Tensor]]
+) -> None:
+    whole, first, second = (
+        get_loss(name)(bush.logp_T[token_E], edges, options) for edges, token_E in batches
+    )
     assert_same(first.loss + second.loss, whole.loss)
     assert_same(slope(first.loss + second.loss, bush), slope(whole.loss, bush))
     together = summarise([first.metrics, second.metrics])
