@@ -50,6 +50,8 @@ class Database:
             StoreError: it cannot be read.
         """
         engine = self.engine.execution_options(reading=True)
+        if engine.dialect.name == "postgresql":
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
         with translated(self.url), Session(engine) as session, session.begin():
             yield session
 

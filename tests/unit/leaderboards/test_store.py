@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from rich.console import Console
 
 from tests.unit.leaderboards.stored import claimed, every_board, only_board, run
@@ -319,6 +320,19 @@ def test_a_rescored_run_that_no_longer_comes_out_is_outdated(
     assert only_board(any_store).rows[0].rank == 1
     with pytest.raises(StoreError, match="by a sample asked for"):
         any_store.rescore(digest, options=Options(sample=1))
+
+
+def test_a_reader_waits_for_no_writer_and_sees_one_state(any_store: Store) -> None:
+    any_store.claim(claimed())
+    count_runs = sa.text("select count(*) from run")
+    with any_store.reading() as reader:
+        assert reader.execute(count_runs).scalar() == 1
+        with any_store.writing() as writer:
+            writer.execute(sa.text("delete from run"))
+            assert reader.execute(count_runs).scalar() == 1
+            assert len(any_store.boards()) == 1
+        assert reader.execute(count_runs).scalar() == 1
+    assert any_store.boards() == []
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_from_registration_to_a_row_of_tier_2(call: Call, tmp_path: Path) -> Non
     added = call("add", tmp_path / "fresh", "--who", "ada").output
     assert "verified; tier 2" in added
     table = call("table", "--env", TOY).output
-    assert "fresh tasks" in table and re.search(r"1 model +1-1 0\.500 r", table)
+    assert "fresh tasks" in table and re.search(r"1 \(1-1\) model +0\.500 r", table)
     late = call("add", tmp_path / "t").output
     assert "tier 1" in late and "not of tier 2" not in late
     ledger = call("ledger").output
