@@ -23,6 +23,7 @@ from markupsafe import Markup
 from treegrpo.envs.recorder import Event
 from treegrpo.leaderboards.board import RunDetail
 from treegrpo.leaderboards.schema import EpisodeRecord, Manifest
+from treegrpo.leaderboards.site.data import run_name
 from treegrpo.leaderboards.site.viewer_chart import Chart
 from treegrpo.leaderboards.site.viewer_data import page_data
 from treegrpo.leaderboards.site.viewer_events import episode_tree
@@ -94,8 +95,8 @@ def render_episode(
 
 
 def episode_file(digest: str, episode: EpisodeRecord) -> str:
-    """Return the name of an episode's page: RUN-INDEX-TRIAL.html, RUN 12 digits of its digest."""
-    return f"{digest[:12]}-{episode.index}-{episode.trial}.html"
+    """Return the name of an episode's page: RUN-INDEX-TRIAL.html, RUN as `run_name` has it."""
+    return f"{run_name(digest)}-{episode.index}-{episode.trial}.html"
 
 
 def write_episodes(

@@ -234,6 +234,11 @@ def test_the_command_is_the_line_that_asks_again(call: Call, tmp_path: Path) -> 
         f"treegrpo eval --agent search:random --env {TOY} --out '{tmp_path}/a b' --split train "
         "--tasks 2 --seed 5 --env-arg format=xml --agent-arg expand=2 --agent-arg expansions=2"
     )
+    assert call(*toy("oracle", tmp_path / "c")).exit_code == 0
+    # What was not given is not there, options that may be repeated included.
+    assert manifest(tmp_path / "c").command == (
+        f"treegrpo eval --agent oracle --env {TOY} --out {tmp_path}/c --tasks 2"
+    )
 
 
 def test_a_suite_is_evaluated_entry_by_entry(call: Call, tmp_path: Path) -> None:

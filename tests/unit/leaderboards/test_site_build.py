@@ -8,11 +8,19 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from tests.board_fixture import AGENTS, FixtureSource, hostile_board, make_board
+from tests.unit.leaderboards.stored import claimed, run
+from treegrpo.cli.leaderboard import leaderboard_app
+from treegrpo.leaderboards.agents import scripted_agent
 from treegrpo.leaderboards.board import Board, RunDetail
 from treegrpo.leaderboards.errors import StoreError
 from treegrpo.leaderboards.site.build import MARK, build_site
+from treegrpo.leaderboards.store import open_store
+
+ORACLE = scripted_agent("oracle")
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +31,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hostile = hostile.model_copy(update={"rows": hostile.rows[-1:]})
     build_site(FixtureSource(small, hostile), out)
     return out
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def links(page: Path) -> list[str]:
@@ -86,7 +98,7 @@ def test_a_site_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     names = {path.name for path in out.iterdir()}
     assert "stale.html" not in names and {MARK, "index.html", "static"} <= names
-    assert count == sum(path.is_file() for path in out.rglob("*"))
+    assert count == len(files(out))
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -131,3 +143,39 @@ def test_a_run_that_cannot_be_read_leaves_the_old_site(tmp_path: Path) -> None:
         build_site(_Broken(make_board(AGENTS[:1])), out)
     assert (out / "index.html").read_text(encoding="utf-8") == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_command_builds_a_site_from_a_database(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/board.sqlite"
+    with open_store(url, create=True) as store:
+        digests = [store.add(run(tmp_path / "a")), store.add(run(tmp_path / "o", ORACLE))]
+        claim = store.claim(claimed())
+    app = typer.Typer()
+    app.add_typer(leaderboard_app, name="leaderboard")
+    out = tmp_path / "site"
+    words = ["leaderboard", "site", str(out), "--store", url]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "300"})
+    assert result.exit_code == 0, result.exception
+    assert result.output == f"{len(files(out))} files; open {out}/index.html\n"
+    names = {path.stem for path in (out / "runs").iterdir()}
+    assert names == {digest[:32] for digest in (*digests, claim)}
+    assert {path.stem for path in (out / "data").iterdir()} == {d[:32] for d in digests}
+    assert len(list((out / "episodes").iterdir())) == 8
+    claim_page = (out / "runs" / f"{claim[:32]}.html").read_text(encoding="utf-8")
+    assert "0.75" in claim_page and "A board" in claim_page
+    broken = [
+        f"{page.name} -> {link}"
+        for page in out.rglob("*.html")
+        for link in links(page)
+        if link[:1] != "#" and link[:5] != "data:" and not (page.parent / link).is_file()
+    ]
+    assert broken == []
+
+
+def test_the_command_refuses_a_folder_before_it_reads_anything(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    result = CliRunner().invoke(
+        leaderboard_app, ["site", str(tmp_path), "--store", f"sqlite:///{tmp_path}/none.sqlite"]
+    )
+    assert isinstance(result.exception, StoreError)
+    assert "holds other files" in str(result.exception)

@@ -130,7 +130,7 @@ def test_a_run_shows_verification_command_and_episodes() -> None:
     assert "changed: env_digest" in page
     assert "treegrpo eval --agent oracle --env treegrpo/SearchQA-v1" in page
     digest = make_detail(AGENTS[3], 3).row.digest
-    assert f'href="../episodes/{digest[:12]}-39-1.html"' in page or "-39-1.html" in page
+    assert f'href="../episodes/{digest[:32]}-39-1.html"' in page
     assert "rescore" in page and "reason=source changed" in page
 
 
@@ -165,7 +165,7 @@ def test_a_long_run_lists_its_first_episodes_and_says_so() -> None:
 
 def test_the_environment_says_whether_replays_came_out_the_same() -> None:
     detail = make_environment(make_board())
-    assert "deterministic" in render_environment(detail)
+    assert "&check; no difference found" in render_environment(detail)
     page = render_environment(detail.model_copy(update={"matched_episodes": 1_758}))
     assert "2 differ" in page and "99.9 %" in page
     none = render_environment(

@@ -82,7 +82,7 @@ def test_every_episode_gets_the_page_that_others_link_to(bundle: Bundle, tmp_pat
     pages = write_episode_pages(
         bundle.manifest, bundle.episodes, bundle.events, tmp_path, links=links
     )
-    run = bundle.digest[:12]
+    run = bundle.digest[:32]
     assert [page.name for page in pages] == [f"{run}-{i}-0.html" for i in range(4)]
     assert {page.parent for page in pages} == {tmp_path / "episodes"}
     index = render_bundle(bundle.manifest, bundle.episodes)
