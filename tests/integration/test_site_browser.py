@@ -394,11 +394,22 @@ def test_hostile_text_does_nothing(page: Page, view: str) -> None:
     assert page.js("return document.images.length") == 0
 
 
-def test_hostile_text_in_the_address_does_nothing(page: Page) -> None:
-    page.open(f"{BOARD}#view=%3Cimg%20src=x%20onerror=window.hacked=1%3E&sort=%3Cb%3E&x=__proto__"
-              "&cols=%3Cscript%3E&rows=%3Cscript%3E,constructor")  # fmt: skip
+@pytest.mark.parametrize("view", ["table", "plot", "compare", "constructor", "%3Cimg%20src=x%3E"])
+def test_hostile_text_in_the_address_does_nothing(page: Page, view: str) -> None:
+    attack = "%3Cimg%20src=x%20onerror=window.hacked=1%3E"
+    rows = f"{attack},{name_of('atlas-react')},{name_of('warm start')}"
+    state = f"sort=constructor&x=__proto__&unit=toString&cols={attack}&rows={rows}&q=%22&tier=x"
+    page.open(f"{BOARD}#view={view}&{state}")
+    if view == "compare":
+        page.until("return document.querySelector('#pairs') && document.querySelector('.curve')")
     assert page.js("return window.hacked") is None
-    assert page.js("return document.querySelector('#view-table').hidden") is False
+    assert page.js("return document.images.length") == 0
+    shown = (
+        "return [...document.querySelectorAll('main > section')]"
+        ".filter((view) => !view.hidden).map((view) => view.id)"
+    )
+    known = view if view in ("plot", "compare") else "table"
+    assert page.js(shown) == [f"view-{known}"]
 
 
 def test_a_hostile_run_page_does_nothing(page: Page, site: Path) -> None:

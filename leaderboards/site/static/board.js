@@ -38,7 +38,7 @@
 
   app.draw = () => {
     const state = app.state;
-    if (!(state.view in VIEWS)) state.view = "table";
+    if (!Object.hasOwn(VIEWS, state.view)) state.view = "table";
     const chosen = app.chosen().length;
     for (const link of document.querySelectorAll("#views a")) {
       link.href = app.hash({ view: link.dataset.view });

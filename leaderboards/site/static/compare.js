@@ -115,7 +115,7 @@
   };
 
   const curves = (rows) => {
-    if (!(app.state.unit in UNITS)) app.state.unit = "tool_calls";
+    if (!Object.hasOwn(UNITS, app.state.unit)) app.state.unit = "tool_calls";
     const unit = app.state.unit;
     const found = rows.map((row) => runs.get(row.digest).curves[unit] || null);
     const buttons = el("div", { class: "choices", role: "group", "aria-label": "Budget counted in" }, ...Object.keys(UNITS).map((name) =>

@@ -77,7 +77,7 @@
   ].filter(Boolean);
 
   app.drawPlot = () => {
-    if (!(app.state.x in COSTS)) app.state.x = "tokens";
+    if (!Object.hasOwn(COSTS, app.state.x)) app.state.x = "tokens";
     const [label, cost] = COSTS[app.state.x];
     for (const button of document.querySelectorAll("#costs button")) {
       button.setAttribute("aria-pressed", String(button.value === app.state.x));

@@ -74,7 +74,7 @@
   const order = () => {
     const isFalling = app.state.sort.startsWith("-");
     const id = app.state.sort.replace(/^-/, "");
-    const column = app.column[id] || app.column.rank;
+    const column = Object.hasOwn(app.column, id) ? app.column[id] : app.column.rank;
     const field = column.sort || column.id;
     const way = isFalling ? -1 : 1;
     return (a, b) => {
