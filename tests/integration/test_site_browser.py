@@ -134,7 +134,7 @@ def test_the_table_shows_every_row_pinned_ones_first(page: Page) -> None:
     assert [word for word in ("oracle", "random", "null") if word in pinned] == [
         "oracle", "random", "null",
     ]  # fmt: skip
-    assert page.js("return document.querySelector('#count').textContent") == "8 ranked"
+    assert page.js("return document.querySelector('#count').textContent") == "8 rows"
     cell = "return document.querySelector('#rows tbody:nth-of-type(2) tr .c-success').textContent"
     best = max(row.success for row in make_board().rows if row.pinned is None)
     assert page.js(cell) == f"{100 * best:.1f}r"
@@ -161,7 +161,7 @@ def test_search_and_filters_narrow_the_table_and_stand_in_the_address(page: Page
     page.click("#q")
     page.type("GRPO")
     assert sorted(page.agents()) == ["flat-grpo 0.9M", "tree-grpo 0.9M"]
-    assert page.js("return document.querySelector('#count').textContent") == "2 of 8 ranked"
+    assert page.js("return document.querySelector('#count').textContent") == "2 of 8 rows"
     page.js(
         "const s = document.querySelector('#tier'); s.value = '2';"
         "s.dispatchEvent(new Event('change'))"

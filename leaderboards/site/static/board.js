@@ -54,7 +54,7 @@
     byId("old").checked = state.old === "0";
     const matching = app.data.ranked.filter(app.matches).length;
     byId("count").textContent = matching === app.data.ranked.length
-      ? `${app.format.fixed(0)(matching)} ranked` : `${app.format.fixed(0)(matching)} of ${app.format.fixed(0)(app.data.ranked.length)} ranked`;
+      ? `${app.format.fixed(0)(matching)} rows` : `${app.format.fixed(0)(matching)} of ${app.format.fixed(0)(app.data.ranked.length)} rows`;
     byId("clear").hidden = !(state.q || state.tier !== "0" || state.training || state.provider || state.old);
     app.drawChooser();
     VIEWS[state.view]();
