@@ -84,7 +84,12 @@ def test_a_run_that_answers_its_registration_is_of_tier_2(tmp_path: Path, any_st
     any_store.new_epoch()
     for number, env_id in enumerate((TOY, ENDLESS)):
         made = any_store.register(request(env_id=env_id))
-        settings: dict[str, Any] = {"split": "test", "num_tasks": 4, "trials": 1, "seed": made.manifest.seed}
+        settings: dict[str, Any] = {
+            "split": "test",
+            "num_tasks": 4,
+            "trials": 1,
+            "seed": made.manifest.seed,
+        }
         agent = ToyAgent(half_right)
         terms = Terms(registration=made.manifest.id)
         evaluate(

@@ -239,7 +239,7 @@ def test_what_a_killed_writer_left_a_day_ago_is_swept_away(tmp_path: Path, store
     part = tmp_path / "objects" / "part"
     for name, age in {"old": 2 * 86_400, "new": 3600}.items():
         (part / name).write_bytes(b"half")
-        os.utime(part / name, (time.time() - age,) * 2)
+        os.utime(part / name, (time.time() - age, time.time() - age))
     with open_store(f"sqlite:///{tmp_path / 'board.sqlite'}", create=True):
         assert [file.name for file in part.iterdir()] == ["new"]
 
