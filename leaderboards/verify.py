@@ -48,6 +48,8 @@ WORDS: Mapping[str, Word] = {
 }
 """How far each headline number of a verified bundle can be trusted."""
 
+_COSTS = ("turns", "tool_calls")
+
 _FORGED_SHARE = 0.05
 """The share of forged episodes for which a sample's chance to find one is printed."""
 
@@ -89,6 +91,8 @@ class VerifyReport:
     accept_changed: bool = False
     sample: Sample | None = None
     signer: Signer | None = None
+    searched: bool = False
+    """Whether an episode counts work in forks: its costs are replayed in part only."""
 
     @property
     def verified(self) -> bool:
@@ -122,7 +126,11 @@ class VerifyReport:
         number, so then all is declared.
         """
         proved = self.verified and self.sample is None
-        return {name: word if proved else "declared" for name, word in WORDS.items()}
+        unseen = _COSTS if self.searched else ()
+        return {
+            name: word if proved and name not in unseen else "declared"
+            for name, word in WORDS.items()
+        }
 
     def lines(self) -> list[str]:
         """Return the report as text, one finding a line."""
@@ -207,7 +215,13 @@ def verify_bundle(
         if progress is not None:
             progress(len(outcomes), len(chosen))
     return VerifyReport(
-        bundle.digest, tuple(outcomes), changed, options.accept_changed, sample, signer
+        bundle.digest,
+        tuple(outcomes),
+        changed,
+        options.accept_changed,
+        sample,
+        signer,
+        searched=any(episode.search is not None for episode in bundle.episodes),
     )
 
 

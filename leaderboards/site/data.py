@@ -33,7 +33,7 @@ from treegrpo.leaderboards.schema import EpisodeRecord
 from treegrpo.leaderboards.site.text import letter, options, visible
 from treegrpo.leaderboards.stats.budget import Spent, budget_curve
 from treegrpo.leaderboards.stats.intervals import t_quantile
-from treegrpo.leaderboards.summary import CostUnit
+from treegrpo.leaderboards.summary import CostUnit, cost
 
 Encoding = Literal["digest", "text", "listed", "share", "number", "time"]
 Field = tuple[Encoding, str | None, Literal[-1, 1]]
@@ -235,23 +235,15 @@ def _short(value: float | str) -> int | float:
 def _curve(episodes: list[EpisodeRecord], unit: CostUnit) -> list[list[float | None]]:
     found: defaultdict[str, list[Spent]] = defaultdict(list)
     for episode in episodes:
-        cost = _spent(episode, unit)
-        if cost is None:
+        spent = cost(episode, unit)
+        if spent is None:
             return []
-        found[str(episode.index)].append(Spent(cost, episode.success))
+        found[str(episode.index)].append(Spent(spent, episode.success))
     points = budget_curve(found, unit=unit.replace("_", " "))
     return [
         [_short(point.budget), *map(_share, (point.score.mean, point.score.low, point.score.high))]
         for point in points
     ]
-
-
-def _spent(episode: EpisodeRecord, unit: CostUnit) -> float | None:
-    if unit == "dollars":
-        return None if episode.dollars is None else float(episode.dollars)
-    if unit == "sampled_tokens":
-        return episode.tokens.output
-    return episode.turns if unit == "turns" else episode.tool_calls
 
 
 def _share(value: float | None) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from treegrpo.leaderboards.schema import AGENT_FAILURES, EpisodeRecord, Manifest
 from treegrpo.leaderboards.stats import UNIT, clustered_interval
+from treegrpo.leaderboards.summary import cost
 
 _PLACES = Decimal("1e-12")
 
@@ -33,7 +34,10 @@ def manifest_columns(manifest: Manifest) -> dict[str, Any]:
 
 
 def score_columns(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
-    """Return the columns of a run that its episodes give; what nobody counted is None."""
+    """Return the columns of a run that its episodes give; what nobody counted is None.
+
+    A search pays for all its branches: turns and calls count those in forks, too.
+    """
     by_task: defaultdict[int, list[float]] = defaultdict(list)
     rewards: defaultdict[str, list[float]] = defaultdict(list)
     for episode in episodes:
@@ -49,8 +53,8 @@ def score_columns(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "success_low": success.low,
         "success_high": success.high,
         "reward": clustered_interval(rewards).mean,
-        "turns": sum(episode.turns for episode in episodes) / count,
-        "tool_calls": sum(episode.tool_calls for episode in episodes) / count,
+        "turns": sum(cost(episode, "turns") or 0 for episode in episodes) / count,
+        "tool_calls": sum(cost(episode, "tool_calls") or 0 for episode in episodes) / count,
         "wall_seconds": sum(float(episode.wall_seconds) for episode in episodes) / count,
         "input_tokens": total(episode.tokens.input for episode in episodes),
         "cached_tokens": total(episode.tokens.cached for episode in episodes),

@@ -74,7 +74,7 @@ def add(database: Database, path: Path, *, who: str, options: Options | None) ->
                 f"{report.first_difference}. Evaluate again with this version, then add the new "
                 "bundle."
             )
-        pinned = None if options.limits else proved_pinned(bundle)
+        pinned = proved_pinned(bundle)
     files = keep_bundle(database.objects, bundle)
     with database.writing() as session:
         if report is not None and session.get(RunTable, bundle.digest) is None:
@@ -106,11 +106,10 @@ def rescore(
     with tempfile.TemporaryDirectory() as folder:
         bundle = read_bundle(write_back(kept, Path(folder) / "bundle"))
         report = verify_bundle(bundle, options)
-        proves = report.verified and (options is None or options.limits is None)
-        pinned = proved_pinned(bundle) if proves else None
+        pinned = proved_pinned(bundle) if report.verified else None
     with database.writing() as session:
         run = session.get_one(RunTable, digest)
-        run.pinned = pinned if proves else run.pinned
+        run.pinned = pinned if report.verified else run.pinned
         entry = _note_verification(session, digest, report)
         run.words = dict(report.words)
         run.outdated = bool(report.changed) or not report.verified

@@ -21,6 +21,8 @@ from treegrpo.leaderboards.bundle import Bundle, read_bundle
 from treegrpo.leaderboards.errors import AgentUnusable, ProviderFailed
 from treegrpo.leaderboards.evaluate import evaluate
 from treegrpo.leaderboards.schema import SearchEntry
+from treegrpo.leaderboards.site.data import run_outcomes
+from treegrpo.leaderboards.store import Store
 from treegrpo.leaderboards.usage import Usage
 from treegrpo.leaderboards.verify import verify
 
@@ -66,6 +68,19 @@ def test_every_branch_is_paid_for(tmp_path: Path) -> None:
     assert episode.search == SearchEntry(branches=1 + 2 + 2, turns=6, tool_calls=6)
     assert (episode.tokens.input, episode.tokens.output) == (60, 30)
     assert (episode.dollars, episode.requests) == ("0.06", 6)
+
+
+def test_a_board_shows_what_all_branches_cost_and_says_it_is_declared(
+    tmp_path: Path, store: Store
+) -> None:
+    agent = SearchAgent(guesses(900, 901, 902, 903, -1, 904), expand=3, expansions=9)
+    bundle = bundle_of(agent, tmp_path / "b", num_tasks=1)
+    [row] = store.board(store.run_detail(store.add(tmp_path / "b")).key.id).rows
+    assert (row.turns, row.tool_calls) == (2 + 6, 2 + 6)
+    assert (row.words["turns"], row.words["tool_calls"]) == ("declared", "declared")
+    assert (row.words["success"], verify(tmp_path / "b").words["reward"]) == ("replayed",) * 2
+    [[spent, share, *_]] = run_outcomes(store.run_detail(bundle.digest))["curves"]["tool_calls"]
+    assert (spent, share) == (8, 1)
 
 
 def test_a_path_without_success_is_played_to_its_end(tmp_path: Path) -> None:

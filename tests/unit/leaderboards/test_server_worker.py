@@ -69,6 +69,14 @@ def test_what_replays_gets_in(store: Store, settings: ServerSettings, tmp_path: 
     assert worker.work_once(store, settings, "w") is None
 
 
+def test_the_scripted_agents_are_pinned_here_too(
+    store: Store, settings: ServerSettings, tmp_path: Path
+) -> None:
+    send(store, settings, packed(small_bundle(tmp_path / "bundle")))
+    assert decided(store, settings).state == "verified"
+    assert [row.pinned for row in only_board(store).rows] == ["oracle"]
+
+
 def test_a_forged_bundle_is_refused_with_the_first_difference(
     store: Store, settings: ServerSettings, tmp_path: Path
 ) -> None:
@@ -124,8 +132,8 @@ def test_a_run_is_verified_again(store: Store, settings: ServerSettings, tmp_pat
     digest = store.add(small_bundle(tmp_path / "bundle"))
     queue.enqueue(store, queue.new_id(), "operator", run_digest=digest)
     assert decided(store, settings).state == "verified"
-    assert [entry.kind for entry in store.ledger()][-1] == "rescore"
-    assert len(store.run_detail(digest).verifications) == 2
+    last = store.ledger()[-1]
+    assert (last.kind, last.subject, last.who) == ("rescore", digest, "operator")
 
 
 def manifest(**changes: Any) -> Manifest:
