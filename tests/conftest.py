@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 # Read by the libraries when they are first imported, so set before any test module loads.
@@ -16,6 +17,10 @@ for _variable in ("HF_TOKEN", "HF_ENDPOINT", "HF_HOME", "PYTHONHASHSEED"):
     os.environ.pop(_variable, None)
 for _variable in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "LINES"):
     os.environ.pop(_variable, None)
+
+# A shell that runs this in the background has SIGINT ignored, here and in every child.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -83,7 +83,7 @@ def expected(
         gradient_W = torch.cat([grad.flatten() for grad in grads])
     else:
         gradient_W = jacobian_RW.T @ slope_R
-    slope, sizes_P = float(slope_R.abs().sum()), _norms(flat.model, gradient_W)
+    slope, sizes_P = float(slope_R.abs().sum()), norms(flat.model, gradient_W)
     return Expected(float(loss.detach()), gradient_W, scale, slope, sizes_P)
 
 
@@ -132,7 +132,7 @@ class Gap:
 def gap(model: Any, flat: Expected, loss: float, gradient_W: Tensor) -> Gap:
     """Compare a loss and the gradient of every parameter with those of the flat batch."""
     floor = FLOORS[model.dtype] * flat.slope
-    differences_P = _norms(model, flat.gradient_W - gradient_W)
+    differences_P = norms(model, flat.gradient_W - gradient_W)
     errors = [
         _relative(difference, max(size, floor))
         for difference, size in zip(differences_P, flat.sizes_P, strict=True)
@@ -140,7 +140,7 @@ def gap(model: Any, flat: Expected, loss: float, gradient_W: Tensor) -> Gap:
     return Gap(_relative(abs(flat.loss - loss), flat.scale), max(errors))
 
 
-def _norms(model: Any, value_W: Tensor) -> list[float]:
+def norms(model: Any, value_W: Tensor) -> list[float]:
     """Return the Euclidean norm of each parameter's part."""
     counts_P = torch.tensor([weight.numel() for weight in parameters(model)])
     owner_W = torch.repeat_interleave(torch.arange(len(counts_P)), counts_P)

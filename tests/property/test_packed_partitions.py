@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.packed_proof import Expected, Trained, gap, trained
+from tests.packed_proof import Expected, Trained, gap, norms, trained
 from tests.packed_trees import (
     SHAPES,
     TEMPERATURE,
@@ -38,7 +38,9 @@ def assert_same(one: Trained, two: Trained) -> None:
     The weights of these batches sum to 1 and credit is of order 1: so are the sum of the
     loss's terms and its slope, which `gap` compares with where terms cancel.
     """
-    found = gap(model_of(), Expected(one.loss, one.gradient_W, 1.0, 1.0), two.loss, two.gradient_W)
+    sizes_P = norms(model_of(), one.gradient_W)
+    flat = Expected(one.loss, one.gradient_W, 1.0, 1.0, sizes_P)
+    found = gap(model_of(), flat, two.loss, two.gradient_W)
     assert found.loss <= 1e-10 and found.gradient <= 1e-10
 
 
