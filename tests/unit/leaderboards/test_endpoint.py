@@ -213,6 +213,26 @@ def test_the_key_is_in_no_message(chat: FakeChat, clock: Clock, body: Any) -> No
     assert sum("[key]" in str(one.answer) for one in asked) >= 2
 
 
+@pytest.mark.parametrize("key", ['sk-"quoted"-0123456789', "sk-back\\slash-0123456789"])
+def test_a_key_that_json_spells_otherwise_is_in_no_message(
+    chat: FakeChat, clock: Clock, key: str
+) -> None:
+    spelled = json.dumps(key)[1:-1]
+    broken = f'{{"error": "{spelled}'.encode()  # no JSON any more, so it is shown as it came
+    chat.script = [says("yes"), *(Reply(raw=raw, status=400) for raw in (
+        json.dumps({"error": key}).encode(), broken, key.encode(),
+    ))]  # fmt: skip
+    endpoint = Endpoint(chat.url, key, Reach(retries=0, connections=1), sleep=clock.sleep)
+    try:
+        _, *asked = [endpoint.ask(QUESTION).result() for _ in range(4)]
+    finally:
+        endpoint.close()
+    for one in asked:
+        told = str(one.answer)
+        assert isinstance(one.answer, ProviderFailed) and "[key]" in told
+        assert "0123456789" not in told and spelled[:8] not in told
+
+
 def test_no_more_than_so_many_are_asked_at_once(chat: FakeChat, clock: Clock) -> None:
     assert len(ask(chat, clock, 12, connections=3)) == 12
     assert 1 <= chat.most <= 3

@@ -27,6 +27,7 @@ from treegrpo.leaderboards.store import (
     request_like,
     submissions,
 )
+from treegrpo.leaderboards.store.tiers import faults
 from treegrpo.leaderboards.verify import Options
 
 ENDLESS = "tests/EndlessToy-v0"
@@ -116,17 +117,25 @@ def test_every_registration_counts_as_an_attempt_whether_it_is_answered_or_not(
 
 
 def test_fresh_runs_with_tasks_of_their_own_are_ranked_apart(tmp_path: Path, store: Store) -> None:
+    """Compared by their scores alone: the n-th task of one is not the n-th of another.
+
+    20 and 15 of 30 differ by 1.3 standard errors, so either may be first. Paired by place, the
+    better one would have solved all that the other did, and be first in every draw.
+    """
     store.new_epoch()
-    for name, action in {"good": lambda v: v.env.oracle(), "bad": lambda v: "no"}.items():
+    for name, solved in {"better": 20, "good": 15, "bad": 0}.items():
         made = store.register(request(env_id=ENDLESS, agent=name, num_tasks=30)).manifest
+        end = made.first_index + solved
         evaluate(
-            ToyAgent(action, name=name), ENDLESS, split="test", num_tasks=30, trials=1,
+            ToyAgent(lambda v, end=end: v.env.oracle() if v.env.episode.index < end else "no",
+                     name=name),
+            ENDLESS, split="test", num_tasks=30, trials=1,
             seed=made.seed, first_index=made.first_index, out=tmp_path / name,
             terms=Terms(registration=made.id),
         )  # fmt: skip
         store.add(tmp_path / name)
     found = [(row.agent, row.rank, row.rank_low, row.rank_high) for row in only_board(store).rows]
-    assert found == [("good", 1, 1, 1), ("bad", 2, 2, 2)]
+    assert found == [("better", 1, 1, 2), ("good", 1, 1, 2), ("bad", 3, 3, 3)]
 
 
 Change = Callable[[dict[str, Any]], None]
@@ -183,6 +192,21 @@ def test_a_manifest_that_does_not_fit_is_of_tier_1(
     detail = store.run_detail(store.add(forged, options=Options(accept_changed=True)))
     assert detail.row.tier == 1
     assert detail.not_fresh is not None and reason in detail.not_fresh
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_turns", 9), ("max_observation_chars", 17), ("max_seconds", "2.5")]
+)
+def test_a_run_with_other_limits_does_not_answer(
+    tmp_path: Path, store: Store, found: Registration, name: str, value: object
+) -> None:
+    """Asked of the comparison itself: a replay here finds other limits before it comes to that."""
+    manifest = read_bundle(run_registered(tmp_path / "b", found)).manifest
+    assert list(faults(found, manifest, (), found.registered)) == []
+    limits = manifest.budgets.model_copy(update={name: value})
+    other = manifest.model_copy(update={"budgets": limits})
+    [fault] = faults(found, other, (), found.registered)
+    assert fault.startswith("budgets is {") and fault.endswith(" was registered")
 
 
 def test_one_bundle_answers_a_registration(

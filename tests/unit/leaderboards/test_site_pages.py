@@ -77,6 +77,15 @@ def test_every_page_has_a_strict_policy_and_asks_nobody_else(name: str) -> None:
         assert ' src="' in script or 'type="application/json"' in script
 
 
+def test_the_policy_allows_files_of_the_site_and_nothing_inline() -> None:
+    """Frozen as text: what is allowed here is what a hostile text in a page could do."""
+    assert POLICY == (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; "
+        "trusted-types treegrpo"
+    )
+
+
 def test_only_pages_with_episodes_ask_search_engines_to_stay_away() -> None:
     pages = hostile_pages()
     asking = [

@@ -162,6 +162,48 @@ def test_a_damaged_store_is_not_taken_over(
     assert a.ledger() == a.boards() == []
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("run.json", "run.json of run {} in the other store is missing or of another run"),
+        ("episodes.jsonl", "episodes.jsonl of run {} in the other store is of another run"),
+    ],
+)
+def test_files_of_another_run_are_not_taken_over(
+    make: Make, tmp_path: Path, name: str, message: str
+) -> None:
+    a, b = make("a"), make("b")
+    b.add(run(tmp_path / "other", ToyAgent(lambda view: view.env.oracle(), name="other")))
+    digest = b.add(run(tmp_path / "mine"))
+    swapped = sa.text(
+        "update object set digest = (select digest from object where name = :name "
+        "and run_digest <> :run) where name = :name and run_digest = :run"
+    )
+    with b.writing() as session:
+        session.execute(swapped, {"name": name, "run": digest})
+    with pytest.raises(StoreError) as caught:
+        a.merge(b)
+    assert message.format(digest[:12]) in str(caught.value)
+    assert a.ledger() == a.boards() == []
+
+
+def test_a_manifest_that_was_edited_is_not_taken_over(make: Make, tmp_path: Path) -> None:
+    """It still names the run's digest, which its content no longer gives."""
+    a, b = make("a"), make("b")
+    digest = b.add(run(tmp_path / "mine"))
+    text = (tmp_path / "mine" / "run.json").read_bytes()
+    edited = b.objects.put(text.replace(b'"name": "toy"', b'"name": "ada"'))
+    with b.writing() as session:
+        session.execute(
+            sa.text("update object set digest = :edited where name = 'run.json'"),
+            {"edited": edited},
+        )
+    assert b.run_detail(digest).manifest.agent.name == "ada"
+    with pytest.raises(StoreError, match=f"run.json of run {digest[:12]} in the other store is"):
+        a.merge(b)
+    assert a.ledger() == a.boards() == []
+
+
 def test_forged_scores_in_the_other_store_are_computed_anew(make: Make, tmp_path: Path) -> None:
     a, b = make("a"), make("b")
     digest = b.add(run(tmp_path / "b1"))
