@@ -106,22 +106,18 @@ def paired_difference(
     named = {task: second[task] - first[task] for task in sorted(first)}
     changes = list(named.values())
     interval = _interval({task: [change] for task, change in named.items()}, bounds, confidence)
-    p_value = effect_size = None
-    if interval.method == "t":
-        error = standard_error(changes)
-        p_value = 2.0 * float(_special.stdtr(len(changes) - 1, -abs(interval.mean) / error))
-        effect_size = interval.mean / (error * math.sqrt(len(changes)))
+    p_value, effect_size = _t_test(changes) if interval.method == "t" else (None, None)
     wins = sum(change > TINY for change in changes)
     losses = sum(change < -TINY for change in changes)
-    return PairedDifference(
-        interval,
-        p_value,
-        wins,
-        len(changes) - wins - losses,
-        losses,
-        sign_flip_p(changes, seed=seed),
-        effect_size,
-    )
+    ties, flip_p = len(changes) - wins - losses, sign_flip_p(changes, seed=seed)
+    return PairedDifference(interval, p_value, wins, ties, losses, flip_p, effect_size)
+
+
+def _t_test(changes: Sequence[float]) -> tuple[float, float]:
+    """Return (two-sided p-value, effect size) of differences that have a spread."""
+    error, mean = standard_error(changes), math.fsum(changes) / len(changes)
+    p_value = 2.0 * float(_special.stdtr(len(changes) - 1, -abs(mean) / error))
+    return p_value, mean / (error * math.sqrt(len(changes)))
 
 
 def compare_all(

@@ -77,7 +77,7 @@ def ranked(
         rows: name -> outcomes; higher values are better.
         apart: whether every row has tasks of its own, so that nothing is in common.
         bounds: as for `clustered_interval`.
-        confidence: of the intervals and of the rank range.
+        confidence: of intervals and rank range.
         resamples: number of draws, at least 100.
         seed: of the draws; the order of rows and tasks does not matter.
 
@@ -97,19 +97,24 @@ def ranked(
     }
     order = sorted(rows, key=lambda name: (-round(scores[name].mean, _DECIMALS), name))
     means = [list(task_means(inside[name]).values()) for name in order]
-    found = _ranks(np.array([[scores[name].mean for name in order]]), "min")[0]
-    ranks = [int(rank) for rank in found]
     draw = _draw_apart(means) if apart else _draw_common(np.array(means))
     drawn = _rank_ranges(draw, len(order), confidence, resamples, seed)
+    return _placed({name: scores[name] for name in order}, drawn)
+
+
+def _placed(scores: Mapping[str, Interval], drawn: Sequence[tuple[int, int]]) -> list[RankedRow]:
+    """Return the rows of scores by falling mean, each with the range of ranks that was drawn."""
+    found = _ranks(np.array([[score.mean for score in scores.values()]]), "min")[0]
+    ranks = [int(rank) for rank in found]
     # The rank that was seen is in its range, whatever the draws did.
     spans = [
         (min(low, rank), max(high, rank)) for (low, high), rank in zip(drawn, ranks, strict=True)
     ]
-    careful = _upper_bound_ranks([scores[name] for name in order])
+    careful = _upper_bound_ranks(list(scores.values()))
     return [
-        RankedRow(name, scores[name], rank, *span, bound, tier)
-        for name, rank, span, bound, tier in zip(
-            order, ranks, spans, careful, tiers(spans), strict=True
+        RankedRow(name, score, rank, *span, bound, tier)
+        for (name, score), rank, span, bound, tier in zip(
+            scores.items(), ranks, spans, careful, tiers(spans), strict=True
         )
     ]
 
