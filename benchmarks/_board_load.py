@@ -31,7 +31,7 @@ from treegrpo.leaderboards.store import Store, open_store
 ENV = "treegrpo/Notes-v0"
 OWNERS = 20
 READERS = 8
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 _COMMAND = "from treegrpo.cli.main import main; main()"
 
 
@@ -80,7 +80,7 @@ def run_load(
         kill_workers: kill the verifiers together with the server, by which their leases must run
             out (a minute); else only the server.
     """
-    load = Load(url.partition(":")[0], len(bundles), reads, kill_workers)
+    load = Load(url.partition(":")[0].partition("+")[0], len(bundles), reads, kill_workers)
     objects = folder / "objects"
     with open_store(url, create=True, objects=objects) as store:
         store.add(bundles[0])
