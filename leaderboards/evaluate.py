@@ -38,7 +38,7 @@ from treegrpo.leaderboards.play import Play, Setting
 from treegrpo.leaderboards.schema import EpisodeRecord, TaskEntry
 from treegrpo.leaderboards.staging import Staging, check_place, staging
 from treegrpo.leaderboards.summary import EvaluationSummary, summarise
-from treegrpo.leaderboards.usage import Usage, usage_of
+from treegrpo.leaderboards.usage import NOTHING, Usage, usage_of
 
 Progress = Callable[[int, int], None]
 """Called with (episodes done, episodes in all)."""
@@ -215,7 +215,8 @@ class _Job:
             if play.live:
                 self.live.append(play)
             else:
-                self.results.add(play, Usage())
+                # The agent was never asked: nothing beside what earlier attempts cost.
+                self.results.add(play, NOTHING)
         return bool(self.live)
 
     def _finish(self, play: Play) -> Usage:

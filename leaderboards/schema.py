@@ -80,6 +80,12 @@ Number = Annotated[
     AfterValidator(_one_spelling),
 ]
 """The shortest decimal text that gives a float back."""
+Seconds = Annotated[
+    str,
+    Field(pattern=r"^\d{1,9}(\.\d{1,30})?(e-\d{1,3})?$", max_length=50),
+    AfterValidator(_one_spelling),
+]
+"""A Number from 0 to below 10**9 (31 years): no sum of what is declared is infinite."""
 Dollars = Annotated[
     str,
     Field(pattern=r"^(0|[1-9]\d{0,11})(\.\d{1,12})?$", max_length=25),
@@ -233,7 +239,7 @@ class EpisodeRecord(_Strict):
     dollars: Dollars | None
     requests: Count | None
     """Requests sent to a model."""
-    wall_seconds: Number
+    wall_seconds: Seconds
     """From reset to end; episodes of one batch overlap."""
     chain: Digest | None
     """Last hash of the action log, and the name of its file; null if no reset succeeded."""

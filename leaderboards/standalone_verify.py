@@ -178,6 +178,10 @@ def _number(value: Any) -> bool:
     return math.isfinite(float(value)) and repr(float(value)) == value
 
 
+def _seconds(value: Any) -> bool:
+    return _number(value) and _like(r"\d{1,9}(\.\d{1,30})?(e-\d{1,3})?")(value)
+
+
 def _any(value: Any) -> bool:
     return True
 
@@ -236,7 +240,7 @@ EPISODE = {
     ),
     "failure_detail": _maybe(_text(2_000)), "turns": _count, "tool_calls": _count,
     "tokens": _model(TOKENS), "dollars": _maybe(_amount), "requests": _maybe(_count),
-    "wall_seconds": _number, "chain": _maybe(_digest), "trajectory": _maybe(_digest),
+    "wall_seconds": _seconds, "chain": _maybe(_digest), "trajectory": _maybe(_digest),
     "state_hash": _maybe(_digest),
 }  # fmt: skip
 OPTIONAL = {

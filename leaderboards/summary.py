@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal, TypeVar
+from typing import Literal
 
-from treegrpo.leaderboards.bundle import Bundle
-from treegrpo.leaderboards.errors import TasksDiffer
+from treegrpo.leaderboards.bundle import EPISODES, Bundle
+from treegrpo.leaderboards.errors import BundleError, TasksDiffer
 from treegrpo.leaderboards.schema import AGENT_FAILURES, EpisodeRecord
 from treegrpo.leaderboards.stats import (
     UNIT,
@@ -20,8 +21,7 @@ from treegrpo.leaderboards.stats import (
     paired_difference,
 )
 from treegrpo.leaderboards.stats.budget import Spent
-
-N = TypeVar("N", int, Decimal)
+from treegrpo.leaderboards.usage import total
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,11 @@ class EvaluationSummary:
 
 
 def summarise(bundle: Bundle) -> EvaluationSummary:
-    """Return the scores of a bundle."""
+    """Return the scores of a bundle.
+
+    Raises:
+        BundleError: rewards that are too large to average.
+    """
     manifest, episodes = bundle.manifest, bundle.episodes
     difficulties = {
         str(task.index): task.difficulty for task in manifest.tasks if task.difficulty is not None
@@ -77,21 +81,42 @@ def summarise(bundle: Bundle) -> EvaluationSummary:
         num_tasks=manifest.num_tasks,
         trials=manifest.trials,
         success=clustered_interval(success, bounds=UNIT),
-        reward=clustered_interval(_by_task(episodes, lambda episode: float(episode.reward))),
+        reward=reward_interval(episodes),
         success_by_difficulty=grouped_intervals(success, difficulties, bounds=UNIT),
         turns=sum(episode.turns for episode in episodes) / len(episodes),
         tool_calls=sum(episode.tool_calls for episode in episodes) / len(episodes),
-        sampled_tokens=_total([episode.tokens.output for episode in episodes]),
+        sampled_tokens=total([episode.tokens.output for episode in episodes]),
         end_reasons=_counts(episode.end_reason for episode in episodes),
         failures=_counts(episode.failure for episode in episodes),
         first_failure=next((e.failure_detail for e in episodes if e.failure is not None), None),
         digest=bundle.digest,
-        input_tokens=_total([episode.tokens.input for episode in episodes]),
-        dollars=_total(dollars),
-        requests=_total([episode.requests for episode in episodes]),
+        input_tokens=total([episode.tokens.input for episode in episodes]),
+        dollars=total(dollars),
+        requests=total([episode.requests for episode in episodes]),
         search_turns=sum(s.turns for s in searched) / len(episodes) if searched else None,
         search_tool_calls=sum(s.tool_calls for s in searched) / len(episodes) if searched else None,
     )
+
+
+def reward_interval(episodes: Sequence[EpisodeRecord]) -> Interval:
+    """Return the mean reward over tasks and its 95 % interval.
+
+    Raises:
+        BundleError: rewards are so large that their sum or their spread is not finite.
+    """
+    rewards = _by_task(episodes, lambda episode: float(episode.reward))
+    try:
+        found = clustered_interval(rewards)
+        finite = all(math.isfinite(x) for x in (found.mean, found.low or 0.0, found.high or 0.0))
+    except OverflowError:
+        found, finite = None, False
+    if found is None or not finite:
+        raise BundleError(
+            f"{EPISODES}, field reward: the rewards asked to be averaged are too large, their sum "
+            "or spread is no finite number. Let the environment give smaller ones, then evaluate "
+            "again."
+        )
+    return found
 
 
 def compare(before: Bundle, after: Bundle) -> dict[str, PairedDifference]:
@@ -147,12 +172,6 @@ def cost(episode: EpisodeRecord, unit: CostUnit) -> float | None:
         return episode.tokens.output
     in_forks = 0 if episode.search is None else getattr(episode.search, unit)
     return getattr(episode, unit) + in_forks
-
-
-def _total(counts: Sequence[N | None]) -> N | None:
-    """Return the sum, None as soon as one was not counted."""
-    counted = [count for count in counts if count is not None]
-    return sum(counted[1:], start=counted[0]) if len(counted) == len(counts) else None
 
 
 def _by_task(

@@ -7,12 +7,17 @@ Null is not zero: it says that nobody counted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any
+from decimal import Decimal, localcontext
+from typing import Any, TypeVar
+
+N = TypeVar("N", int, Decimal)
 
 MAX_COUNT = 2**53
 MAX_DOLLARS = 10**12
+_DIGITS = 60
+"""More than any sum of dollars has: 12 after the point, 12 before it, and those of the count."""
 _COUNTS = ("input", "cached", "output", "reasoning", "requests")
 
 
@@ -91,13 +96,32 @@ class Usage:
 
     @property
     def amount(self) -> str | None:
-        """The dollars as a decimal string without zeros at its end, to 12 places."""
-        if self.dollars is None:
-            return None
-        return f"{abs(self.dollars):.12f}".rstrip("0").rstrip(".")
+        """The dollars as a decimal string, as `amount_text` writes it."""
+        return None if self.dollars is None else amount_text(self.dollars)
 
 
 _ADDED = (*_COUNTS, "dollars")
+
+
+def total(counts: Iterable[N | None]) -> N | None:
+    """Return the exact sum, None as soon as one was not counted or where there is none."""
+    found = list(counts)
+    counted = [count for count in found if count is not None]
+    if not counted or len(counted) < len(found):
+        return None
+    with localcontext(prec=_DIGITS):
+        return sum(counted[1:], start=counted[0])
+
+
+def quotient(dollars: Decimal, count: int) -> Decimal:
+    """Return dollars over a count, however many digits they have."""
+    with localcontext(prec=_DIGITS):
+        return dollars / count
+
+
+def amount_text(dollars: Decimal) -> str:
+    """Return dollars (0 or more) as a decimal string without zeros at its end, to 12 places."""
+    return f"{dollars.copy_abs():.12f}".rstrip("0").rstrip(".")
 
 
 def usage_of(counted: object) -> Usage:

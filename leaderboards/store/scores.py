@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+from treegrpo.leaderboards.bundle import EPISODES
+from treegrpo.leaderboards.errors import BundleError
 from treegrpo.leaderboards.schema import AGENT_FAILURES, EpisodeRecord, Manifest
 from treegrpo.leaderboards.stats import UNIT, clustered_interval
-from treegrpo.leaderboards.summary import cost
+from treegrpo.leaderboards.summary import cost, reward_interval
+from treegrpo.leaderboards.usage import amount_text, quotient, total
 
-_PLACES = Decimal("1e-12")
+_MOST = 2**63 - 1
+"""The greatest integer that both databases hold."""
 
 
 def manifest_columns(manifest: Manifest) -> dict[str, Any]:
@@ -37,12 +41,13 @@ def score_columns(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
     """Return the columns of a run that its episodes give; what nobody counted is None.
 
     A search pays for all its branches: turns and calls count those in forks, too.
+
+    Raises:
+        BundleError: a sum that the tables cannot hold; names its field.
     """
     by_task: defaultdict[int, list[float]] = defaultdict(list)
-    rewards: defaultdict[str, list[float]] = defaultdict(list)
     for episode in episodes:
         by_task[episode.index].append(float(episode.success))
-        rewards[str(episode.index)].append(float(episode.reward))
     success = clustered_interval({str(i): v for i, v in by_task.items()}, bounds=UNIT)
     failures = [episode.failure for episode in episodes if episode.failure is not None]
     own = sum(failure in AGENT_FAILURES for failure in failures)
@@ -52,14 +57,14 @@ def score_columns(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "success": success.mean,
         "success_low": success.low,
         "success_high": success.high,
-        "reward": clustered_interval(rewards).mean,
+        "reward": reward_interval(episodes).mean,
         "turns": sum(cost(episode, "turns") or 0 for episode in episodes) / count,
         "tool_calls": sum(cost(episode, "tool_calls") or 0 for episode in episodes) / count,
         "wall_seconds": sum(float(episode.wall_seconds) for episode in episodes) / count,
-        "input_tokens": total(episode.tokens.input for episode in episodes),
-        "cached_tokens": total(episode.tokens.cached for episode in episodes),
-        "sampled_tokens": total(episode.tokens.output for episode in episodes),
-        "reasoning_tokens": total(episode.tokens.reasoning for episode in episodes),
+        "input_tokens": _tokens(episodes, "input"),
+        "cached_tokens": _tokens(episodes, "cached"),
+        "sampled_tokens": _tokens(episodes, "output"),
+        "reasoning_tokens": _tokens(episodes, "reasoning"),
         "agent_failures": own,
         "infrastructure_failures": len(failures) - own,
         **_dollars(episodes),
@@ -79,24 +84,23 @@ def episode_columns(digest: str, episodes: Sequence[EpisodeRecord]) -> list[dict
     ]
 
 
-def total(counts: Iterable[int | None]) -> int | None:
-    """Return the sum, None as soon as one was not counted."""
-    found = list(counts)
-    known = [count for count in found if count is not None]
-    return sum(known) if len(known) == len(found) else None
-
-
-def amount(dollars: Decimal) -> str:
-    """Return dollars as a decimal string without zeros at its end, to 12 places."""
-    return f"{dollars.quantize(_PLACES):f}".rstrip("0").rstrip(".")
+def _tokens(episodes: Sequence[EpisodeRecord], kind: str) -> int | None:
+    found: int | None = total(getattr(episode.tokens, kind) for episode in episodes)
+    if found is not None and found > _MOST:
+        raise BundleError(
+            f"{EPISODES}, field tokens.{kind}: {found} are declared in all, more than a database "
+            f"holds ({_MOST}). Nobody counted so many: evaluate again with an agent that counts "
+            "right."
+        )
+    return found
 
 
 def _dollars(episodes: Sequence[EpisodeRecord]) -> dict[str, str | None]:
-    known = [Decimal(e.dollars) for e in episodes if e.dollars is not None]
-    if len(known) < len(episodes):
+    whole = total(None if e.dollars is None else Decimal(e.dollars) for e in episodes)
+    if whole is None:
         return {"dollars": None, "dollars_per_success": None}
-    whole, solved = sum(known, Decimal(0)), sum(episode.success for episode in episodes)
+    solved = sum(episode.success for episode in episodes)
     return {
-        "dollars": amount(whole),
-        "dollars_per_success": amount(whole / solved) if solved else None,
+        "dollars": amount_text(whole),
+        "dollars_per_success": amount_text(quotient(whole, solved)) if solved else None,
     }

@@ -8,6 +8,7 @@ was, but for objects that nothing refers to yet.
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def add(database: Database, path: Path, *, who: str, options: Options | None) ->
     ones included.
 
     Raises:
-        BundleError: the bundle cannot be read.
+        BundleError: the bundle cannot be read, or its sums are beyond what a database holds.
         Unverified: its replay gives other results; the first difference is in the message.
         StoreError: the database cannot be written; nothing was added.
     """
@@ -65,20 +66,11 @@ def add(database: Database, path: Path, *, who: str, options: Options | None) ->
     if kept:
         keep_bundle(database.objects, bundle)  # mends files that were lost or damaged
         return bundle.digest
-    report, pinned = None, None
-    if not known:
-        report = verify_bundle(bundle, options)
-        if not report.verified:
-            raise Unverified(
-                f"Adding the bundle '{path}' asked for, but it does not verify: "
-                f"{report.first_difference}. Evaluate again with this version, then add the new "
-                "bundle."
-            )
-        pinned = proved_pinned(bundle)
+    proved = None if known else _prove(bundle, options)
     files = keep_bundle(database.objects, bundle)
     with database.writing() as session:
-        if report is not None and session.get(RunTable, bundle.digest) is None:
-            _insert(session, bundle, report, pinned, who)
+        if proved is not None and session.get(RunTable, bundle.digest) is None:
+            _insert(session, proved, who)
         for name, digest in files.items():
             session.merge(ObjectTable(run_digest=bundle.digest, name=name, digest=digest))
     return bundle.digest
@@ -172,10 +164,48 @@ def proved_pinned(bundle: Bundle) -> Pinned | None:
     return kind if same else None
 
 
-def _insert(
-    session: Session, bundle: Bundle, report: VerifyReport, pinned: Pinned | None, who: str
-) -> None:
-    manifest, submitted = bundle.manifest, now()
+@dataclass(frozen=True)
+class _Proved:
+    """A bundle that replays, with all that can be known of it outside the database."""
+
+    bundle: Bundle
+    report: VerifyReport
+    pinned: Pinned | None
+    scores: dict[str, Any]
+
+
+def _prove(bundle: Bundle, options: Options) -> _Proved:
+    report = verify_bundle(bundle, options)
+    if not report.verified:
+        raise Unverified(
+            f"Adding the bundle '{bundle.path}' asked for, but it does not verify: "
+            f"{report.first_difference}. Evaluate again with this version, then add the new bundle."
+        )
+    return _Proved(bundle, report, proved_pinned(bundle), score_columns(bundle.episodes))
+
+
+def _insert(session: Session, proved: _Proved, who: str) -> None:
+    bundle, report = proved.bundle, proved.report
+    run = _run_row(session, proved, submitted=now())
+    session.add(run)
+    session.flush()
+    session.execute(sa.insert(EpisodeTable), episode_columns(bundle.digest, bundle.episodes))
+    detail: dict[str, Any] = {
+        "tier": run.tier, "board": run.board, "agent_digest": run.agent_digest,
+        "success": decimal(run.success),
+    }  # fmt: skip
+    named = {"registration": run.registration, "not_fresh": run.not_fresh}
+    detail |= {name: value for name, value in named.items() if value is not None}
+    append(session, "submit", bundle.digest, who, detail)
+    entry = _note_verification(session, bundle.digest, report)
+    append(session, "verify", bundle.digest, who, _findings(entry))
+    _mark_outdated(session, bundle, report)
+    rerank(session, run.board)
+
+
+def _run_row(session: Session, proved: _Proved, *, submitted: str) -> RunTable:
+    """Return the row of a run on its board, which is made where it is new."""
+    manifest, report = proved.bundle.manifest, proved.report
     key, registration, reason = board_key(manifest), None, None
     if manifest.registration is not None:
         reason = why_not_fresh(session, manifest, report.changed, submitted)
@@ -183,38 +213,20 @@ def _insert(
             found = find_registration(session, manifest.registration)
             assert found is not None, "why_not_fresh has seen it"
             key, registration = found.manifest.key, manifest.registration
-    tier = 1 if registration is None else 2
-    board = ensure_board(session, key)
-    scores = score_columns(bundle.episodes)
-    session.add(
-        RunTable(
-            **manifest_columns(manifest),
-            **scores,
-            digest=bundle.digest,
-            board=board,
-            tier=tier,
-            pinned=pinned,
-            words=dict(report.words),
-            submitted=submitted,
-            signer=None if report.signer is None else str(report.signer),
-            outdated=bool(report.changed),
-            registration=registration,
-            not_fresh=reason,
-        )
+    return RunTable(
+        **manifest_columns(manifest),
+        **proved.scores,
+        digest=proved.bundle.digest,
+        board=ensure_board(session, key),
+        tier=1 if registration is None else 2,
+        pinned=proved.pinned,
+        words=dict(report.words),
+        submitted=submitted,
+        signer=None if report.signer is None else str(report.signer),
+        outdated=bool(report.changed),
+        registration=registration,
+        not_fresh=reason,
     )
-    session.flush()
-    session.execute(sa.insert(EpisodeTable), episode_columns(bundle.digest, bundle.episodes))
-    detail: dict[str, Any] = {
-        "tier": tier, "board": board, "agent_digest": manifest.agent.digest,
-        "success": decimal(scores["success"]),
-    }  # fmt: skip
-    named = {"registration": registration, "not_fresh": reason}
-    detail |= {name: value for name, value in named.items() if value is not None}
-    append(session, "submit", bundle.digest, who, detail)
-    entry = _note_verification(session, bundle.digest, report)
-    append(session, "verify", bundle.digest, who, _findings(entry))
-    _mark_outdated(session, bundle, report)
-    rerank(session, board)
 
 
 def _note_verification(session: Session, digest: str, report: VerifyReport) -> VerificationEntry:

@@ -146,7 +146,7 @@ def edit_observation(_: Any, log: list[dict[str, Any]]) -> None:
 
 
 def test_numbers_beyond_a_format_are_one_message(bundle: Path, tmp_path: Path) -> None:
-    forge(bundle, tmp_path / "forged", episode=lambda _: {"wall_seconds": "1.7e+308"})
+    forge(bundle, tmp_path / "forged", episode=lambda _: {"reward": "1.7e+308"})
     with pytest.raises(TreegrpoError) as caught:
         export(tmp_path / "forged", "every-eval-ever", tmp_path / "out")
     assert str(caught.value).startswith(
