@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import sqlite3
 from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI, Request
@@ -24,6 +26,11 @@ from treegrpo.leaderboards.server.settings import ServerSettings
 from treegrpo.leaderboards.server.tables import create_server_tables
 from treegrpo.leaderboards.server.write_api import write_routes
 from treegrpo.leaderboards.store import Store
+
+AWAY = "The leaderboard's store cannot be reached at the moment. Ask again in a minute."
+"""What everybody is told of a fault of the database or its folder."""
+_FAULTS = (SQLAlchemyError, sqlite3.Error, OSError)
+_LOG = logging.getLogger(__name__)
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -66,12 +73,14 @@ def build_app(store: Store, settings: ServerSettings) -> FastAPI:
 
 
 def _refuse(_: Request, error: Exception) -> JSONResponse:
-    """Answer with the one message; only a database that is away is the server's fault."""
-    status = 422
-    if isinstance(error, StoreError):
-        away = isinstance(error.__cause__, SQLAlchemyError)
-        status = 404 if isinstance(error, NotInStore) else 503 if away else 422
-    return JSONResponse({"detail": str(error)}, status)
+    """Answer with the one message; of a fault of the server's own, only the log has it.
+
+    It names the database's host and the server's folders, which are nobody else's concern.
+    """
+    if isinstance(error, StoreError) and isinstance(error.__cause__, _FAULTS):
+        _LOG.error("%s", error)
+        return JSONResponse({"detail": AWAY}, 503)
+    return JSONResponse({"detail": str(error)}, 404 if isinstance(error, NotInStore) else 422)
 
 
 class SecureHeaders:

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from treegrpo.envs.errors import TreegrpoError
+from treegrpo.leaderboards.agents.reach import is_loopback
 from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.errors import first_fault
 from treegrpo.leaderboards.server.archive import pack_bundle
@@ -41,6 +43,7 @@ class Client:
         url: str,
         token: str,
         *,
+        insecure: bool = False,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -49,9 +52,19 @@ class Client:
         Args:
             url: address of the server, without api/v1.
             token: the secret; it goes into the header and nowhere else.
+            insecure: send it over http:// to another machine, too.
             transport: in place of the network, for tests.
             sleep: waits so many seconds.
+
+        Raises:
+            TreegrpoError: an address at which the token would be shown to others.
         """
+        if _is_plain(url) and not is_loopback(url) and not insecure:
+            raise TreegrpoError(
+                f"A leaderboard's server at '{url}' asked for with a token, but http:// shows the "
+                "token to everybody on the way. Give an https:// URL, an address of this machine, "
+                "or --insecure."
+            )
         self._url, self._sleep = url.rstrip("/"), sleep
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {token}"}, timeout=60, transport=transport
@@ -143,6 +156,13 @@ class Client:
             if attempt + 1 < _TRIES:
                 self._sleep(pause_s)
         raise TreegrpoError(f"{what.capitalize()} at {self._url} asked for, but it says {fault}")
+
+
+def _is_plain(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme == "http"
+    except ValueError as error:
+        raise TreegrpoError(f"{url} asked for, which is no address: {error}.") from None
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ entry there.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,15 +27,16 @@ from treegrpo.leaderboards.store import Store
 from treegrpo.leaderboards.store.tables import LedgerTable
 
 _MAX_PAGES = 512
+_MAX_BYTES = 64 * 2**20
 _SCRIPT = "text/javascript; charset=utf-8"
 
 
 class PageCache:
     """The last pages that were made, each for one state of the ledger; safe for threads."""
 
-    def __init__(self, store: Store) -> None:
-        """Begin with none."""
-        self._store = store
+    def __init__(self, store: Store, max_bytes: int = _MAX_BYTES) -> None:
+        """Begin with none; all pages together never take more than `max_bytes`."""
+        self._store, self._max_bytes, self._num_bytes = store, max_bytes, 0
         self._pages: OrderedDict[tuple[int, str], str] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -49,9 +51,13 @@ class PageCache:
                 return self._pages[key]
         text = make()
         with self._lock:
-            self._pages[key] = text
-            while len(self._pages) > _MAX_PAGES:
-                self._pages.popitem(last=False)
+            size = sys.getsizeof(text)
+            # Another thread may have made it meanwhile.
+            if key not in self._pages and size <= self._max_bytes:
+                self._pages[key] = text
+                self._num_bytes += size
+            while len(self._pages) > _MAX_PAGES or self._num_bytes > self._max_bytes:
+                self._num_bytes -= sys.getsizeof(self._pages.popitem(last=False)[1])
         return text
 
 

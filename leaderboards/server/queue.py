@@ -6,7 +6,8 @@
 
 A submission is accepted when its row is committed; its tar file lies in the inbox before that.
 Whoever takes one gets a lease and renews it. Three verifiers that died of the same submission
-are enough: it has failed.
+are enough: it has failed. One that waits again waits behind all others, so that none of which
+verifiers die, or for which they cannot reach something, holds up the rest.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
 
+from treegrpo.envs.episode import clean_text
 from treegrpo.leaderboards.server.tables import SubmissionTable
 from treegrpo.leaderboards.store.database import Database
 
@@ -67,6 +69,7 @@ def enqueue(
         archive=archive,
         run_digest=run_digest,
         state="waiting",
+        lease_until=time.time(),
         received=_now(),
     )
     same = sa.select(SubmissionTable).where(
@@ -115,26 +118,15 @@ def list_submissions(
         return [Submission.model_validate(row) for row in session.scalars(query)]
 
 
-def submitter_of(database: Database, run_digest: str) -> str | None:
-    """Return whose submission brought a run into the store; None: it came another way."""
-    query = (
-        sa.select(SubmissionTable.owner)
-        .where(SubmissionTable.run_digest == run_digest, SubmissionTable.state == "verified")
-        .where(SubmissionTable.archive.is_not(None))
-        .order_by(SubmissionTable.decided)
-    )
-    with database.reading() as session:
-        return session.scalars(query).first()
-
-
 def take(database: Database, worker: str, lease_s: float) -> Submission | None:
-    """Return the oldest submission that waits or whose verifier is gone, now this worker's."""
+    """Return the submission that is longest without a verifier, now this worker's."""
     now = time.time()
     free = sa.or_(
         SubmissionTable.state == "waiting",
         sa.and_(SubmissionTable.state == "verifying", SubmissionTable.lease_until < now),
     )
-    oldest = sa.select(SubmissionTable.id).where(free).order_by(SubmissionTable.received).limit(1)
+    order = SubmissionTable.lease_until, SubmissionTable.received
+    oldest = sa.select(SubmissionTable.id).where(free).order_by(*order).limit(1)
     # Whether it is still free is asked again by the update: of two workers, one gets it.
     taken = (
         sa.update(SubmissionTable)
@@ -166,16 +158,23 @@ def renew(database: Database, submission_id: str, worker: str, lease_s: float) -
     return _mine(database, submission_id, worker, lease_until=time.time() + lease_s)
 
 
-def give_back(database: Database, submission_id: str, worker: str) -> bool:
-    """Return whether the submission was this worker's; it waits again, and nothing is counted."""
+def give_back(database: Database, submission_id: str, worker: str, *, counted: bool) -> bool:
+    """Return whether the submission was this worker's; it waits again, behind all others.
+
+    Args:
+        database: holds the queue.
+        submission_id: what the worker has taken.
+        worker: who gives it back.
+        counted: whether this was one of its attempts.
+    """
     return _mine(
         database,
         submission_id,
         worker,
         state="waiting",
         worker=None,
-        lease_until=None,
-        attempts=SubmissionTable.attempts - 1,
+        lease_until=time.time(),
+        attempts=SubmissionTable.attempts - (0 if counted else 1),
     )
 
 
@@ -195,7 +194,8 @@ def decide(
         worker,
         state=state,
         run_digest=run_digest,
-        reason=reason,
+        # What was refused may stand in it: PostgreSQL takes no NUL, and nobody a lone surrogate.
+        reason=None if reason is None else clean_text(reason).replace("\0", "?"),
         decided=_now(),
         worker=None,
         lease_until=None,

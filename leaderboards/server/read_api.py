@@ -19,6 +19,7 @@ from treegrpo.leaderboards.board import Board, BoardKey, EnvironmentDetail, Ledg
 from treegrpo.leaderboards.server.access import Access
 from treegrpo.leaderboards.server.archive import pack_bundle
 from treegrpo.leaderboards.store import Store
+from treegrpo.leaderboards.store.ledger import entries, own_chain
 
 Digest = Annotated[str, InPath(pattern=r"^[0-9a-f]{64}$")]
 BoardId = Annotated[str, InPath(pattern=r"^[0-9a-f]{12}$")]
@@ -35,6 +36,13 @@ class Health(BaseModel):
 def read_routes(store: Store, access: Access) -> APIRouter:
     """Return the routes below api/v1 that change nothing."""
     router = APIRouter(prefix="/api/v1", dependencies=[Depends(access.reader)], tags=["read"])
+    _route_boards(router, store)
+    _route_runs(router, store)
+    _route_ledger(router, store)
+    return router
+
+
+def _route_boards(router: APIRouter, store: Store) -> None:
 
     def health() -> Health:
         """Whether the database answers."""
@@ -48,6 +56,17 @@ def read_routes(store: Store, access: Access) -> APIRouter:
         """One ranking with its rows, best first."""
         return store.board(board_id)
 
+    def environments() -> list[EnvironmentDetail]:
+        """What the boards are about: ceiling, floors, determinism, difficulty."""
+        return environment_details(store)
+
+    router.get("/health")(health)
+    router.get("/boards")(boards)
+    router.get("/boards/{board_id}")(board)
+    router.get("/environments")(environments)
+
+
+def _route_runs(router: APIRouter, store: Store) -> None:
     def run(digest: Digest) -> RunDetail:
         """One run: manifest, verifications, ledger, episodes."""
         return store.run_detail(digest)
@@ -60,27 +79,21 @@ def read_routes(store: Store, access: Access) -> APIRouter:
         """The action log of one episode."""
         return store.episode_events(digest, index, trial)
 
-    def environments() -> list[EnvironmentDetail]:
-        """What the boards are about: ceiling, floors, determinism, difficulty."""
-        return environment_details(store)
-
-    def ledger(
-        after: Annotated[int, Query(ge=0)] = 0,
-        limit: Annotated[int, Query(ge=1, le=1_000)] = 1_000,
-    ) -> list[LedgerEntry]:
-        """The entries of this store's ledger whose numbers are above `after`."""
-        own = [entry for entry in store.ledger() if not entry.chain and entry.number > after]
-        return own[:limit]
-
-    router.get("/health")(health)
-    router.get("/boards")(boards)
-    router.get("/boards/{board_id}")(board)
     router.get("/runs/{digest}")(run)
     router.get("/runs/{digest}/bundle.tar", response_class=Response)(bundle)
     router.get("/runs/{digest}/episodes/{index}/{trial}")(episode)
-    router.get("/environments")(environments)
+
+
+def _route_ledger(router: APIRouter, store: Store) -> None:
+    def ledger(
+        after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+        limit: Annotated[int, Query(ge=1, le=1_000)] = 1_000,
+    ) -> list[LedgerEntry]:
+        """The entries of this store's ledger whose numbers are above `after`."""
+        with store.reading() as session:
+            return entries(session, own_chain(session), after=after, limit=limit)
+
     router.get("/ledger")(ledger)
-    return router
 
 
 def environment_details(store: Store) -> list[EnvironmentDetail]:

@@ -38,6 +38,8 @@ class ServerSettings(BaseModel):
     """What one replayed step may take."""
     episode_seconds: float = Field(default=600, gt=0)
     """What one replayed episode may take."""
+    submission_seconds: float = Field(default=3_600, gt=0)
+    """What one submission may take in all; past it its verifier ends, which counts as dying."""
     environments: tuple[str, ...] = ()
     """Ids of environments that are accepted; empty: every one that is registered here."""
 

@@ -40,7 +40,8 @@ class SubmissionTable(Base):
     attempts: Mapped[int] = mapped_column(Whole, default=0)
     worker: Mapped[str | None] = mapped_column(sa.Text)
     lease_until: Mapped[float | None] = mapped_column(Real)
-    """Seconds since 1970 until which the worker has it; later anybody may take it."""
+    """Seconds since 1970: until when the worker has it, later anybody may take it; of one that
+    waits, since when it does."""
     received: Mapped[str] = mapped_column(sa.Text)
     decided: Mapped[str | None] = mapped_column(sa.Text)
 

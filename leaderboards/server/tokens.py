@@ -26,6 +26,7 @@ from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards.errors import first_fault
 from treegrpo.leaderboards.server.tables import TokenTable
 from treegrpo.leaderboards.store.database import Database
+from treegrpo.leaderboards.store.store import LOCAL
 
 Scope = Literal["read", "submit", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -57,7 +58,7 @@ def new_token(database: Database, owner: str, scopes: Iterable[str]) -> tuple[st
     """Return a new secret, which is stored nowhere, and the token that it opens.
 
     Raises:
-        TreegrpoError: an owner's name that is none, an unknown scope, no scope.
+        TreegrpoError: an owner's name that is none or the ledger's own, an unknown scope, no scope.
     """
     wanted = tuple(scope for scope in SCOPES if scope in set(scopes))
     if not wanted or set(scopes) - set(SCOPES):
@@ -72,6 +73,11 @@ def new_token(database: Database, owner: str, scopes: Iterable[str]) -> tuple[st
             f"A token for {owner!r:.80} asked for, but {first_fault(error)}. Give a name of at "
             "most 64 letters, digits, dots and dashes."
         ) from None
+    if owner == LOCAL:
+        raise TreegrpoError(
+            f"A token for '{LOCAL}' asked for, but in the ledger that is the operator on the "
+            "store's own machine. Give another name."
+        )
     secret = PREFIX + secrets.token_urlsafe(32)
     row = TokenTable(digest=_digest(secret), owner=owner, scopes=list(wanted), created=_now())
     with database.writing() as session:

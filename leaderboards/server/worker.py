@@ -4,7 +4,9 @@
 
 It ends when its standard input does, so it never outlives the server that started it; what it
 had taken then waits again. An environment that hangs or dies takes the replaying process with
-it (guarded.py), not this one.
+it (guarded.py), not this one. This one makes environments, too, to see what they are and what
+the scripted agents do there: a submission that takes longer than `submission_seconds` ends it
+with all its children, and that is counted.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import contextlib
 import os
 import secrets
 import signal
+import sqlite3
 import sys
 import tempfile
 import threading
@@ -20,6 +23,9 @@ import time
 import traceback
 from collections.abc import Generator
 from pathlib import Path
+from typing import NoReturn
+
+from sqlalchemy import exc
 
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards.bundle import read_bundle
@@ -35,6 +41,8 @@ from treegrpo.leaderboards.verify import Options
 
 LEASE_S = 60.0
 IDLE_S, AFTER_FAULT_S = 0.5, 5.0
+LATE = 3
+"""Exit status of a verifier whose submission took too long."""
 
 
 def work_once(store: Store, settings: ServerSettings, worker: str) -> Submission | None:
@@ -44,14 +52,17 @@ def work_once(store: Store, settings: ServerSettings, worker: str) -> Submission
         return taken
     state, reason, run_digest = "verified", None, taken.run_digest
     try:
-        with _kept(store, taken, worker):
+        with _kept(store, taken, worker, settings.submission_seconds):
             run_digest = _verified(store, settings, taken)
-    except (StoreError, OSError, SystemExit):
-        # The database is away, the disk is full, the server ends: no fault of the submission.
-        # After anything else that is not foreseen the lease runs out, and that is counted.
-        queue.give_back(store, taken.id, worker)
+    except SystemExit:
+        queue.give_back(store, taken.id, worker, counted=False)
         raise
-    except TreegrpoError as error:
+    except (TreegrpoError, OSError, OverflowError) as error:
+        if _is_fault(error):
+            # Only a database that is away is surely no fault of the submission. A disk that is
+            # full or a row that is refused may be its doing, so that is one of its attempts.
+            queue.give_back(store, taken.id, worker, counted=not _is_away(error))
+            raise
         state, reason = "refused", str(error)
     decided = queue.decide(store, taken.id, worker, state, run_digest=run_digest, reason=reason)
     if decided and taken.archive is not None:
@@ -76,17 +87,34 @@ def _verified(store: Store, settings: ServerSettings, taken: Submission) -> str:
             )
         with path.open("rb") as archive:
             unpack_bundle(archive, bundle)
-        check_admission(read_bundle(bundle).manifest, settings.environments)
+        manifest = read_bundle(bundle).manifest
+        check_admission(manifest.env_id, manifest.env_kwargs, settings.environments)
         return store.add(bundle, who=taken.owner, options=options)
 
 
+def _is_fault(error: Exception) -> bool:
+    """Return whether an error of a verification is no verdict on the submission."""
+    if not isinstance(error, TreegrpoError):
+        return True
+    machine = exc.SQLAlchemyError, sqlite3.Error, OSError
+    return isinstance(error, StoreError) and isinstance(error.__cause__, machine)
+
+
+def _is_away(error: Exception) -> bool:
+    """Return whether it is the database that cannot be reached."""
+    away = exc.OperationalError, exc.InterfaceError, sqlite3.OperationalError
+    return isinstance(error.__cause__, away)
+
+
 @contextlib.contextmanager
-def _kept(store: Store, taken: Submission, worker: str) -> Generator[None]:
-    """Renew the lease while the submission is worked on."""
-    done = threading.Event()
+def _kept(store: Store, taken: Submission, worker: str, most_s: float) -> Generator[None]:
+    """Renew the lease while the submission is worked on, at most `most_s` seconds."""
+    done, end = threading.Event(), time.monotonic() + most_s
 
     def renew() -> None:
-        while not done.wait(LEASE_S / 3):
+        while not done.wait(max(0.0, min(LEASE_S / 3, end - time.monotonic()))):
+            if time.monotonic() >= end:
+                _end_late(taken, most_s)
             with contextlib.suppress(Exception):
                 queue.renew(store, taken.id, worker, LEASE_S)
 
@@ -97,6 +125,29 @@ def _kept(store: Store, taken: Submission, worker: str) -> Generator[None]:
     finally:
         done.set()
         thread.join()
+
+
+def _end_late(taken: Submission, most_s: float) -> NoReturn:
+    """End this process and what it has started: a thread that hangs cannot be ended otherwise."""
+    sys.stderr.write(f"Submission {taken.id} took more than {most_s:g} s; its verifier ends.\n")
+    sys.stderr.flush()
+    for pid in _descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    os._exit(LATE)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have; needs /proc."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found = [pid]
+    for one in found:
+        found.extend(children.get(one, ()))
+    return found[1:]
 
 
 def main() -> None:

@@ -80,15 +80,23 @@ def entry_hash(chain: str, entry: LedgerEntry) -> str:
 
 
 def entries(
-    session: Session, chain: str | None = None, subject: str | None = None
+    session: Session,
+    chain: str | None = None,
+    subject: str | None = None,
+    *,
+    after: int = 0,
+    limit: int | None = None,
 ) -> list[LedgerEntry]:
     """Return the entries of all ledgers, the own one first, or of one, or about one subject.
+
+    Of each ledger those whose numbers are above `after`; of one ledger, the first `limit` of them.
 
     Raises:
         StoreError: an entry that no version writes.
     """
     own = own_chain(session)
     query = sa.select(LedgerTable).order_by(LedgerTable.chain, LedgerTable.number)
+    query = query.where(LedgerTable.number > after).limit(limit)
     if chain is not None:
         query = query.where(LedgerTable.chain == chain)
     if subject is not None:

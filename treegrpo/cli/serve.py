@@ -37,6 +37,9 @@ Url = Annotated[str, typer.Option("--to", help="Address of the server.")]
 TokenVariable = Annotated[
     str, typer.Option("--token-env", help="Environment variable that holds the token.")
 ]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Send the token over http:// to another machine.")
+]
 Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for the verification.")]
 
 
@@ -77,10 +80,11 @@ def submit_command(
     to: Url,
     token_env: TokenVariable = "TREEGRPO_TOKEN",
     wait: Wait = 600,
+    insecure: Insecure = False,
 ) -> None:
     """Send a bundle to a leaderboard's server and wait until it was verified there."""
     console = Console()
-    with Client(to, token_from(token_env)) as client:
+    with Client(to, token_from(token_env), insecure=insecure) as client:
         receipt = client.submit(bundle)
         console.print(plain(f"Accepted as submission {receipt.id}"))
         answer = client.wait(receipt.id, wait)

@@ -41,7 +41,7 @@ class Script:
 
     def client(self) -> Client:
         transport = httpx.MockTransport(self)
-        return Client("http://board.test/", "tg_secret", transport=transport, sleep=self.pause)
+        return Client("https://board.test/", "tg_secret", transport=transport, sleep=self.pause)
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -60,7 +60,7 @@ def test_a_bundle_is_sent_as_a_tar_with_the_token() -> None:
     with script.client() as client:
         assert client.submit(GOLDEN).id == RECEIPT["id"]
     [request] = script.requests
-    assert request.url == "http://board.test/api/v1/submissions"
+    assert request.url == "https://board.test/api/v1/submissions"
     assert request.headers["authorization"] == "Bearer tg_secret"
     assert request.content.startswith(b"episodes.jsonl\0") and len(request.content) % 512 == 0
 
@@ -95,6 +95,31 @@ def test_a_refusal_is_one_message(answers: list[Answer], message: str) -> None:
         client.submit(GOLDEN)
     assert message in str(error.value) and "tg_secret" not in str(error.value)
     assert script.answers == []
+
+
+@pytest.mark.parametrize("url", ["http://board.test", "HTTP://board.test:80/", "http://10.0.0.1"])
+def test_a_token_is_not_shown_on_the_way(url: str) -> None:
+    with pytest.raises(TreegrpoError, match="http:// shows the token to everybody on the way"):
+        Client(url, "tg_secret")
+    code, output = run("submit", str(GOLDEN), "--to", url, TREEGRPO_TOKEN="tg_secret")
+    assert code != 0 and "or --insecure" in output and "tg_secret" not in output
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://[::1]:9", "http://localhost"])
+def test_on_one_machine_http_will_do(url: str) -> None:
+    Client(url, "tg_secret").__exit__()
+
+
+def test_whoever_insists_may_use_http() -> None:
+    script = Script(accepted())
+    transport = httpx.MockTransport(script)
+    with Client("http://board.test", "tg_x", insecure=True, transport=transport) as client:
+        assert client.result("a" * 32).state == "waiting"
+
+
+def test_what_is_no_address_is_told() -> None:
+    with pytest.raises(TreegrpoError, match=r"http://\[ asked for, which is no address"):
+        Client("http://[", "tg_secret")
 
 
 def test_a_damaged_bundle_is_not_sent(tmp_path: Path) -> None:

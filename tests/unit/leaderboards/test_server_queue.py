@@ -52,7 +52,7 @@ def test_when_a_lease_runs_out_another_takes_over_and_the_first_decides_nothing(
     assert again is not None and again.id == one.id
     assert not queue.renew(store, one.id, "dead", LONG_S)
     assert not queue.decide(store, one.id, "dead", "verified", run_digest="d" * 64, reason=None)
-    assert not queue.give_back(store, one.id, "dead")
+    assert not queue.give_back(store, one.id, "dead", counted=False)
     assert queue.decide(store, one.id, "alive", "verified", run_digest="d" * 64, reason=None)
 
 
@@ -79,7 +79,45 @@ def test_what_is_given_back_waits_and_is_not_counted(store: Store) -> None:
     for n in range(2 * queue.MAX_ATTEMPTS):
         taken = queue.take(store, f"stops {n}", LONG_S)
         assert taken is not None and (taken.id, taken.state) == (one.id, "verifying")
-        assert queue.give_back(store, one.id, f"stops {n}")
+        assert queue.give_back(store, one.id, f"stops {n}", counted=False)
+
+
+def test_what_is_given_back_as_an_attempt_fails_in_the_end(store: Store) -> None:
+    submit(store)
+    for n in range(queue.MAX_ATTEMPTS):
+        taken = queue.take(store, f"stops {n}", LONG_S)
+        assert taken is not None and queue.give_back(store, taken.id, f"stops {n}", counted=True)
+    last = queue.take(store, "w", LONG_S)
+    assert last is not None and last.state == "failed"
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_what_is_given_back_waits_behind_all_others(store: Store, counted: bool) -> None:
+    stuck, second, third = (submit(store, archive=word * 64) for word in "123")
+    taken = queue.take(store, "w", LONG_S)
+    assert taken is not None and taken.id == stuck.id
+    assert queue.give_back(store, stuck.id, "w", counted=counted)
+    order = [queue.take(store, "w", LONG_S) for _ in range(3)]
+    assert [one and one.id for one in order] == [second.id, third.id, stuck.id]
+    assert order[2] is not None and order[2].received == stuck.received
+
+
+def test_what_comes_later_waits_behind_what_was_given_back(store: Store) -> None:
+    stuck = submit(store, archive="1" * 64)
+    queue.take(store, "w", LONG_S)
+    queue.give_back(store, stuck.id, "w", counted=False)
+    submit(store, archive="2" * 64)
+    again = queue.take(store, "w", LONG_S)
+    assert again is not None and again.id == stuck.id
+
+
+def test_a_reason_may_quote_anything(store: Store) -> None:
+    one = submit(store)
+    queue.take(store, "w", LONG_S)
+    reason = "found 'a\0b\ud800'"
+    assert queue.decide(store, one.id, "w", "refused", run_digest=None, reason=reason)
+    found = queue.get_submission(store, one.id)
+    assert found is not None and found.reason == "found 'a?b?'"
 
 
 def test_the_same_archive_of_an_owner_is_one_submission(store: Store) -> None:
@@ -101,17 +139,6 @@ def test_what_is_open_is_counted(store: Store) -> None:
     assert queue.num_open(store, "ada") == 1
     queue.decide(store, one.id, "w", "refused", run_digest=None, reason="no")
     assert (queue.num_open(store), queue.num_open(store, "ada")) == (1, 0)
-
-
-def test_the_submitter_of_a_run(store: Store) -> None:
-    one = submit(store)
-    queue.take(store, "w", LONG_S)
-    queue.decide(store, one.id, "w", "verified", run_digest="d" * 64, reason=None)
-    again = queue.enqueue(store, queue.new_id(), "operator", run_digest="d" * 64)
-    queue.take(store, "w", LONG_S)
-    queue.decide(store, again.id, "w", "verified", run_digest="d" * 64, reason=None)
-    assert queue.submitter_of(store, "d" * 64) == "ada"
-    assert queue.submitter_of(store, "e" * 64) is None
 
 
 def test_workers_at_once_never_get_the_same_one(store: Store) -> None:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import exc
 
 from tests.running_server import small_bundle
 from tests.unit.leaderboards.stored import only_board
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards.bundle import read_bundle
-from treegrpo.leaderboards.errors import BundleError, StoreError
-from treegrpo.leaderboards.schema import Manifest
+from treegrpo.leaderboards.errors import BundleError, NotInStore, StoreError
 from treegrpo.leaderboards.server import queue, worker
 from treegrpo.leaderboards.server.admission import check_admission
 from treegrpo.leaderboards.server.archive import pack_bundle
 from treegrpo.leaderboards.server.inbox import archive_file, sweep
 from treegrpo.leaderboards.server.settings import ServerSettings
-from treegrpo.leaderboards.server.tables import create_server_tables
+from treegrpo.leaderboards.server.tables import SubmissionTable, create_server_tables
 from treegrpo.leaderboards.server.tokens import (
     SCOPES,
     find_token,
@@ -30,7 +33,7 @@ from treegrpo.leaderboards.server.tokens import (
 )
 from treegrpo.leaderboards.store import Store
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "bundles"
+GOLDEN_BUNDLE = sorted((Path(__file__).parents[2] / "golden" / "bundles").iterdir())[0]
 
 
 @pytest.fixture
@@ -106,7 +109,37 @@ def test_an_archive_that_vanished_is_told(store: Store, settings: ServerSettings
     assert done.reason is not None and "is no longer in the inbox" in done.reason
 
 
-@pytest.mark.parametrize("fault", [StoreError("away"), OSError("full"), SystemExit(0)])
+def caused(cause: Exception) -> StoreError:
+    error = StoreError("its message")
+    error.__cause__ = cause
+    return error
+
+
+ORIGINAL = Exception("psycopg's")
+
+
+def failing(
+    store: Store, settings: ServerSettings, fault: BaseException, patched: pytest.MonkeyPatch
+) -> None:
+    """Let one verification end with `fault`."""
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise fault
+
+    patched.setattr(Store, "add", fail)
+    with pytest.raises(type(fault)):
+        worker.work_once(store, settings, "w")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        caused(exc.OperationalError("SELECT", None, ORIGINAL)),
+        caused(exc.InterfaceError("SELECT", None, ORIGINAL)),
+        SystemExit(0),
+    ],
+    ids=["away", "disconnected", "ending"],
+)
 def test_faults_of_the_server_are_no_verdict(
     store: Store,
     settings: ServerSettings,
@@ -115,17 +148,100 @@ def test_faults_of_the_server_are_no_verdict(
     tmp_path: Path,
 ) -> None:
     one = send(store, settings, packed(small_bundle(tmp_path / "bundle")))
-
-    def fail(*_: Any, **__: Any) -> str:
-        raise fault
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Store, "add", fail)
-        with pytest.raises(type(fault)):
-            worker.work_once(store, settings, "w")
+    for _ in range(2 * queue.MAX_ATTEMPTS):
+        with monkeypatch.context() as patched:
+            failing(store, settings, fault, patched)
     found = queue.get_submission(store, one.id)
     assert found is not None and found.state == "waiting"
     assert decided(store, settings).state == "verified"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        caused(exc.DataError("INSERT", None, ORIGINAL)),
+        caused(OSError("full")),
+        OSError("full"),
+        OverflowError("int too large"),
+    ],
+    ids=["row", "objects", "disk", "integer"],
+)
+def test_faults_that_may_be_its_own_doing_are_counted(
+    store: Store,
+    settings: ServerSettings,
+    fault: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    first = send(store, settings, packed(small_bundle(tmp_path / "bundle")))
+    second = send(store, settings, packed(GOLDEN_BUNDLE))
+    with monkeypatch.context() as patched:
+        failing(store, settings, fault, patched)
+    done = decided(store, settings)
+    assert done.id == second.id, "the others do not wait for it"
+    for _ in range(queue.MAX_ATTEMPTS - 1):
+        with monkeypatch.context() as patched:
+            failing(store, settings, fault, patched)
+    last = decided(store, settings)
+    assert (last.id, last.state) == (first.id, "failed")
+
+
+@pytest.mark.parametrize("error", [StoreError, NotInStore])
+def test_what_the_store_says_of_the_bundle_is_a_verdict(
+    store: Store, settings: ServerSettings, error: type[StoreError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(store, settings, packed(GOLDEN_BUNDLE))
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise error("its reason")
+
+    monkeypatch.setattr(Store, "add", fail)
+    done = decided(store, settings)
+    assert (done.state, done.reason) == ("refused", "its reason")
+
+
+HANGS = """
+import subprocess, sys, time
+from treegrpo.leaderboards.server import worker
+
+def hang(*_):
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=subprocess.DEVNULL)
+    print(child.pid, flush=True)
+    time.sleep(600)
+
+worker._verified = hang
+worker.main()
+"""
+
+
+def test_a_submission_that_hangs_ends_its_verifier_and_is_counted(
+    store: Store, settings: ServerSettings
+) -> None:
+    one = send(store, settings, b"x")
+    short = settings.model_copy(update={"submission_seconds": 0.2})
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGS], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None and process.stderr
+        process.stdin.write(short.model_dump_json() + "\n")
+        process.stdin.flush()
+        child = int(process.stdout.readline())
+        assert process.wait(timeout=120) == worker.LATE
+        assert f"Submission {one.id} took more than 0.2 s" in process.stderr.read()
+    assert not running(child)
+    with store.reading() as session:
+        row = session.get_one(SubmissionTable, one.id)
+        assert (row.state, row.attempts) == ("verifying", 1)
+        assert row.lease_until is not None and row.lease_until < time.time() + worker.LEASE_S
+
+
+def running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def test_a_run_is_verified_again(store: Store, settings: ServerSettings, tmp_path: Path) -> None:
@@ -136,17 +252,12 @@ def test_a_run_is_verified_again(store: Store, settings: ServerSettings, tmp_pat
     assert (last.kind, last.subject, last.who) == ("rescore", digest, "operator")
 
 
-def manifest(**changes: Any) -> Manifest:
-    found = read_bundle(sorted(GOLDEN.iterdir())[0]).manifest
-    return found.model_copy(update=changes)
-
-
 @pytest.mark.parametrize(
     "options",
     [{}, {"max_turns": 3}, {"level": "hard-2"}, {"on": True, "off": None}, {"levels": [1, 2]}],
 )
 def test_plain_options_are_replayed(options: dict[str, Any]) -> None:
-    check_admission(manifest(env_kwargs=options))
+    check_admission("treegrpo/Notes-v0", options)
 
 
 @pytest.mark.parametrize(
@@ -166,8 +277,8 @@ def test_plain_options_are_replayed(options: dict[str, Any]) -> None:
     ],
 )
 def test_options_that_could_name_something_are_not(value: Any) -> None:
-    with pytest.raises(BundleError, match=r"run\.json, field env_kwargs\.path: .* numbers, flags"):
-        check_admission(manifest(env_kwargs={"path": value}))
+    with pytest.raises(BundleError, match=r"Field env_kwargs\.path: .* numbers, flags"):
+        check_admission("treegrpo/Notes-v0", {"path": value})
 
 
 @pytest.mark.parametrize(
@@ -176,7 +287,7 @@ def test_options_that_could_name_something_are_not(value: Any) -> None:
 )
 def test_other_environments_are_not(env_id: str, accepted: tuple[str, ...]) -> None:
     with pytest.raises(BundleError, match="which this server does not replay"):
-        check_admission(manifest(env_id=env_id), accepted)
+        check_admission(env_id, {}, accepted)
 
 
 def test_a_token_is_known_by_its_digest_alone(store: Store) -> None:
@@ -207,6 +318,7 @@ def test_a_wider_scope_includes_the_narrower(store: Store, held: str) -> None:
         ("a b", ["read"], "Give a name of at most 64 letters"),
         ("", ["read"], "Give a name of at most 64 letters"),
         ("\u202eada", ["read"], "Give a name of at most 64 letters"),
+        ("local", ["read"], "in the ledger that is the operator on the store's own machine"),
     ],
 )
 def test_bad_tokens_are_not_made(store: Store, owner: str, scopes: list[str], message: str) -> None:
