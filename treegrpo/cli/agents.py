@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -31,7 +31,11 @@ FolderAgent = Callable[..., Agent]
 CHAT, SEARCH = "openai:", "search:"
 _SEARCH_OPTIONS = ("expand", "expansions", "value")
 M = TypeVar("M", bound=BaseModel)
-_SECRET = re.compile(r"(^|_)(key|apikey|secret|password|token)$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(^|[^a-z0-9])(key|apikey|secret|password|token|authorization|bearer|credentials?)$"
+)
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+"""Where a word begins in a name such as apiKey."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,7 @@ def find_agent(wanted: Wanted, folder_agent: FolderAgent) -> Found:
     Raises:
         TreegrpoError: no such agent, or an option without effect on it.
     """
-    for name in wanted.options:
-        if _SECRET.search(name):
-            raise TreegrpoError(
-                f"--agent-arg {name}=... asked for, but options stand in the bundle for everybody "
-                "to read. Put secrets into an environment variable."
-            )
+    without_secrets("--agent-arg", wanted.options)
     name = wanted.name
     if name.startswith(SEARCH):
         return _search(wanted, folder_agent)
@@ -92,6 +91,39 @@ def find_agent(wanted: Wanted, folder_agent: FolderAgent) -> Found:
         f"{suggest(name, SCRIPTED)} Give one of the names, the folder of a model, {CHAT}MODEL, "
         f"module:name, or {SEARCH}AGENT."
     )
+
+
+def without_secrets(option: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the values, none of which is named like a key or a password, however deep it lies.
+
+    Args:
+        option: what the user wrote the values after, such as "--env-arg".
+        values: by name; their own values may be JSON objects and lists.
+
+    Raises:
+        TreegrpoError: names it, without its value.
+    """
+    words = ((path, _HUMP.sub("_", path[-1]).lower()) for path in _names(values))
+    secret = next((path for path, name in words if _SECRET.search(name)), None)
+    if secret is not None:
+        raise TreegrpoError(
+            f"{option} {secret[0]}=... asked for, found {'.'.join(secret)!a} in it, but "
+            "options stand in the bundle for everybody to read. Put secrets into an environment "
+            "variable."
+        )
+    return values
+
+
+def _names(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the path to every name in JSON data."""
+    if isinstance(value, Mapping):
+        for name, inner in cast("Mapping[str, Any]", value).items():
+            below = (*path, name)
+            yield below
+            yield from _names(inner, below)
+    elif isinstance(value, list):
+        for inner in cast("list[Any]", value):
+            yield from _names(inner, path)
 
 
 def _search(wanted: Wanted, folder_agent: FolderAgent) -> Found:

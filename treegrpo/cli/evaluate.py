@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 from rich.console import Console
 
-from treegrpo.cli.agents import FolderAgent, Found, Wanted, find_agent
+from treegrpo.cli.agents import FolderAgent, Found, Wanted, find_agent, without_secrets
 from treegrpo.cli.errors import stopping
 from treegrpo.cli.pairs import parse_pairs
 from treegrpo.cli.progress import Bar
@@ -95,7 +95,7 @@ def eval_command(folder_agent: FolderAgent) -> Callable[..., None]:
         requests_per_minute: Rate = None,
     ) -> None:
         """Evaluate an agent and write a bundle that others can verify."""
-        options = parse_pairs("--env-arg", env_arg)
+        options = without_secrets("--env-arg", parse_pairs("--env-arg", env_arg))
         wanted = Wanted(
             agent, parse_pairs("--agent-arg", agent_arg), base_url, key_env, prices, retries,
             requests_per_minute,
@@ -105,13 +105,21 @@ def eval_command(folder_agent: FolderAgent) -> Callable[..., None]:
             first_index=first_index, retry_failed=retry_failed,
         )  # fmt: skip
         with _agent(wanted, folder_agent) as found:
-            terms = Terms(
-                training=_training(training), registration=registration, prices=found.prices,
-                command=command_line(context),
-            )  # fmt: skip
+            terms = _terms(context, found, training, registration)
             _run(found, env, out, split, options, extent, terms)
 
     return run_eval
+
+
+def _terms(
+    context: typer.Context, found: Found, training: str | None, registration: str | None
+) -> Terms:
+    return Terms(
+        training=_training(training),
+        registration=registration,
+        prices=found.prices,
+        command=command_line(context),
+    )
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from tests.fake_chat import KEY, FakeChat, Reply, calls, fake_chat, says
 from tests.unit.leaderboards.toy import TOY, ToyAgent, half_right
+from treegrpo.cli.agents import without_secrets
 from treegrpo.cli.errors import Stopped
 from treegrpo.cli.evaluate import eval_command
 from treegrpo.envs.errors import TreegrpoError
@@ -188,6 +189,18 @@ REFUSED = {
     ),
     "an option of no script": (["oracle", "--agent-arg", "a=1"], "agent 'oracle' has no options"),
     "a secret": (["openai:m", "--agent-arg", "api_key=x"], "Put secrets into an environment"),
+    "a secret inside": (
+        ["openai:m", "--agent-arg", 'extra={"a": [{"headers": {"X-Api-Key": "sk-12"}}]}'],
+        "'extra.a.headers.X-Api-Key' in it, .* Put secrets into an environment",
+    ),
+    "a secret inside a search": (
+        ["search:null", "--agent-arg", 'x={"Authorization": "Bearer sk-12"}'], "Put secrets into",
+    ),
+    "a secret in camel case": (["null", "--agent-arg", "accessToken=sk-12"], "Put secrets into"),
+    "a credential": (["null", "--agent-arg", "credentials=sk-12"], "Put secrets into"),
+    "a secret of the environment": (
+        ["null", "--env-arg", 'url={"bearer": "sk-12"}'], "--env-arg url=... .* Put secrets into",
+    ),
     "no URL": (["openai:m"], "without a --base-url"),
     "no model": (["openai:", "--base-url", "http://127.0.0.1"], "without a model"),
     "no such variable": (
@@ -220,7 +233,13 @@ def test_what_has_no_effect_or_no_sense_is_refused(call: Call, tmp_path: Path, n
     result = call(*toy(words[0], tmp_path / "b", *words[1:]))
     assert isinstance(result.exception, TreegrpoError)
     assert re.search(message, str(result.exception))
+    assert "sk-12" not in str(result.exception)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_only_resemble_a_secret_are_taken() -> None:
+    taken = {"max_tokens": 9, "extra": {"keys": [1], "monkey": {"a": "b"}}}
+    assert without_secrets("--agent-arg", taken) == taken
 
 
 def test_the_command_is_the_line_that_asks_again(call: Call, tmp_path: Path) -> None:
