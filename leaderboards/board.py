@@ -4,7 +4,7 @@
     BoardRow            one run on a board, with the word of each of its numbers
     Board               the rows of one key, best first; the pinned floors and ceiling among them
     RunDetail           one run: manifest, verifications, ledger, episodes
-    EnvironmentDetail   one environment: floors, ceiling, determinism, difficulty of its tasks
+    EnvironmentDetail   one environment: floors, ceiling, replays on record, difficulty of tasks
 
 Null is not zero: it says that nobody counted.
 """
@@ -160,7 +160,11 @@ class TaskDifficulty(_Frozen):
 
 
 class EnvironmentDetail(_Frozen):
-    """One environment with its options and split."""
+    """One environment with its options and split.
+
+    The replays are those on record. A run that does not replay is not added, so they differ only
+    where an added run was replayed again: they are no test of determinism, `treegrpo check` is.
+    """
 
     env_id: str
     env_kwargs: dict[str, JsonValue]

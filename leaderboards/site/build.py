@@ -1,15 +1,18 @@
 """A leaderboard as a folder of files that any static host can serve, or a browser can open.
 
 The folder appears whole or not at all: it is written beside its place and then renamed. An older
-site is replaced; a folder that holds anything else is refused.
+site is replaced; a folder that holds anything else is refused. A build that is killed leaves its
+folders beside the place: the next one puts an older site back where none stands, and sweeps.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +33,8 @@ from treegrpo.leaderboards.site.pages import (
 from treegrpo.leaderboards.site.viewer import write_episodes
 from treegrpo.leaderboards.site.viewer_model import Link
 
+_LEFT_AFTER_S = 24 * 3600.0
+"""What another build left is swept when it is older: a younger one may be at work."""
 MARK = ".treegrpo-site"
 """An empty file by which a folder is known as a site, and may be replaced."""
 
@@ -68,6 +73,7 @@ def build_site(source: BoardSource, out: Path) -> int:
     """
     check_place(out)
     with _writing(out):
+        _sweep(out)
         part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
         try:
             part.chmod(0o755)  # a web server may be another user
@@ -152,6 +158,19 @@ def _replace(part: Path, out: Path) -> None:
         aside.rename(out)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(out: Path) -> None:
+    """Put back the site that a killed build had moved aside, and delete what is left of others."""
+    name = re.compile(rf"\.{re.escape(out.name)}\.[a-z0-9_]{{8}}\.(part|old)")
+    left = [path for path in out.absolute().parent.iterdir() if name.fullmatch(path.name)]
+    sites = [path for path in left if (path / MARK).is_file()]
+    aside = [path for path in sites if path.suffix == ".old"]
+    if aside and not out.exists():
+        max(aside, key=lambda path: path.stat().st_mtime).rename(out)
+    for path in sites:
+        if path.exists() and time.time() - path.stat().st_mtime > _LEFT_AFTER_S:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager

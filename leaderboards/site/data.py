@@ -117,8 +117,9 @@ def board_data(board: Board) -> dict[str, Any]:
 def run_outcomes(detail: RunDetail) -> dict[str, Any]:
     """Return the outcomes of a run by task, and its budget curves.
 
-    A task is named by its index and digest: only tasks that are the same are compared. A curve
-    is there for every unit that all episodes count: [budget, score, low, high].
+    A task is named by its index and digest: only tasks that are the same are compared. The seed
+    is text, since a script's numbers have 53 bits. A curve is there for every unit that all
+    episodes count: [budget, score, low, high].
     """
     solved: defaultdict[int, int] = defaultdict(int)
     trials: defaultdict[int, int] = defaultdict(int)
@@ -129,6 +130,7 @@ def run_outcomes(detail: RunDetail) -> dict[str, Any]:
     tasks = [task for task in entries if task.index in trials]
     return {
         "agent": visible(detail.row.agent),
+        "seed": None if detail.manifest is None else str(detail.manifest.seed),
         "tasks": [f"{task.index}:{(task.digest or '')[:8]}" for task in tasks],
         "difficulty": [task.difficulty for task in tasks],
         "solved": [solved[task.index] for task in tasks],

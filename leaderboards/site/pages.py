@@ -36,6 +36,7 @@ from treegrpo.leaderboards.board import (
 )
 from treegrpo.leaderboards.site import text
 from treegrpo.leaderboards.site.data import board_data, embedded, environment_id, run_name
+from treegrpo.leaderboards.site.trials import trial_facts
 from treegrpo.leaderboards.site.viewer import episode_file
 
 POLICY = (
@@ -81,7 +82,7 @@ def render_board(board: Board) -> str:
 
 
 def render_environment(detail: EnvironmentDetail) -> str:
-    """Return the page of one environment: floors, ceiling, determinism, difficulty."""
+    """Return the page of one environment: floors, ceiling, replays on record, difficulty."""
     bins = [0] * 10
     for task in detail.tasks:
         bins[min(9, int(10 * task.success))] += 1
@@ -98,7 +99,7 @@ def render_environment(detail: EnvironmentDetail) -> str:
 
 
 def render_run(detail: RunDetail) -> str:
-    """Return the page of one run: setting, verifications, ledger, command, episodes."""
+    """Return the page of one run: numbers, setting, verifications, ledger, command, episodes."""
     row, episodes = detail.row, detail.episodes[:MAX_EPISODES]
     return _render(
         "run.html.j2",
@@ -108,6 +109,7 @@ def render_run(detail: RunDetail) -> str:
         kind=_tasks(detail.key),
         environment=_environment(detail.key),
         facts=_facts(detail),
+        trials=trial_facts(detail.episodes),
         last=detail.verifications[-1] if detail.verifications else None,
         episodes=episodes,
         episode_pages=[episode_file(row.digest, episode) for episode in episodes],

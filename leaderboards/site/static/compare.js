@@ -66,6 +66,14 @@
       el("tbody", {}, ...pairs.map(line)));
   };
 
+  // Pairs are tasks, not (task, seed): where seeds differ, so do the worlds drawn for a task.
+  const seedNote = (rows) => {
+    const seeds = rows.map((row) => runs.get(row.digest).seed);
+    if (new Set(seeds).size < 2) return null;
+    const named = seeds.map((seed, i) => `${LETTERS[i]} ${seed ?? "not stated"}`).join(", ");
+    return el("p", { class: "soft", id: "seeds" }, `The evaluation seeds differ (${named}): the tasks are the same, what is drawn at random within them is not. Pairing takes out how hard a task is, and no more.`);
+  };
+
   // Who solved what: one column a task, filled from below by the share of its trials.
   const matrix = (rows) => {
     const found = rows.map((row) => runs.get(row.digest));
@@ -158,7 +166,7 @@
       parts.push(el("p", { class: "card empty" }, `The outcomes of ${lost} are not beside this page: the file in data/ is missing.`));
     } else {
       parts.push(
-        section("Paired difference", "Each task is compared with itself. The interval is over tasks; p is that of the exact sign flips, adjusted for the number of pairs.", el("div", { class: "scroll" }, pairTable(rows))),
+        section("Paired difference", "Each task is compared with itself. The interval is over tasks; p is that of the exact sign flips, adjusted for the number of pairs.", el("div", { class: "scroll" }, pairTable(rows)), seedNote(rows)),
         section("Within a budget", "Success if every episode were cut off at that cost. Bands are 95 % intervals over tasks.", ...curves(rows)),
         section("Who solved what", null, el("div", { class: "scroll" }, ...matrix(rows))));
     }

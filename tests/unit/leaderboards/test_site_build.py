@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from html import unescape
 from pathlib import Path
 
@@ -133,6 +135,48 @@ def test_a_missing_parent_is_refused(tmp_path: Path) -> None:
 class _Broken(FixtureSource):
     def run_detail(self, digest: str) -> RunDetail:
         raise StoreError("The files of this run are damaged.")
+
+
+def test_a_build_killed_between_its_renames_is_mended_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    build_site(FixtureSource(), out)
+    (out / "index.html").write_text("the older site")
+    rename = Path.rename
+
+    def dies(path: Path, target: Path) -> Path:
+        if path.suffix == ".part":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dies)
+        with pytest.raises(KeyboardInterrupt):
+            build_site(FixtureSource(), out)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".old"]
+    with pytest.raises(StoreError, match="damaged"):
+        build_site(_Broken(make_board(AGENTS[:1])), out)
+    assert (out / "index.html").read_text() == "the older site"
+    build_site(FixtureSource(), out)
+    assert (out / "index.html").read_text() != "the older site"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_killed_builds_left_is_swept_after_a_day(tmp_path: Path) -> None:
+    names = {name: f".out.{name}_000.{kind}" for name, kind in (
+        ("past", "part"), ("olds", "old"), ("live", "part"),
+    )}  # fmt: skip
+    others = [".out.of_them.part", ".out.other.past_000.part", ".out.past_000.tmp"]
+    for name in (*names.values(), *others):
+        (tmp_path / name).mkdir()
+        if name != ".out.of_them.part":  # of this form, but not a site
+            (tmp_path / name / MARK).touch()
+        age = 0 if "live" in name else 86_500
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+    (tmp_path / "out").mkdir()
+    build_site(FixtureSource(), tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", names["live"], *others}
 
 
 def test_a_run_that_cannot_be_read_leaves_the_old_site(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_outcomes_of_a_run_are_counted_by_hand() -> None:
     found = run_outcomes(detail)
     assert found["tasks"][0] == f"0:{digest_of('task 0')[:8]}" and len(found["tasks"]) == 40
     assert found["solved"] == [sum(trials) for trials in outcomes(agent)]
-    assert set(found["trials"]) == {2}
+    assert set(found["trials"]) == {2} and found["seed"] == "7"
     assert set(found["curves"]) == {"tool_calls", "sampled_tokens", "dollars", "turns"}
     last = found["curves"]["dollars"][-1]
     assert last[0] == 0.0214 and last[1] == round(detail.row.success, 4)

@@ -174,9 +174,13 @@ def test_a_long_run_lists_its_first_episodes_and_says_so() -> None:
 
 def test_the_environment_says_whether_replays_came_out_the_same() -> None:
     detail = make_environment(make_board())
-    assert "&check; no difference found" in render_environment(detail)
+    page = render_environment(detail)
+    assert "&check; no difference found" in page
+    assert "1,760 of 1,760 episodes came out as recorded. A run that does not replay" in page
+    assert "<code>treegrpo check treegrpo/SearchQA-v1</code>" in page
+    assert "Determinism" not in page
     page = render_environment(detail.model_copy(update={"matched_episodes": 1_758}))
-    assert "2 differ" in page and "99.9 %" in page
+    assert "1,758 of 1,760 episodes came out" in page and "2 differ" in page and "99.9 %" in page
     none = render_environment(
         detail.model_copy(update={"replayed_episodes": 0, "tasks": [], "pinned": []})
     )
