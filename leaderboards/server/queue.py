@@ -125,7 +125,7 @@ def take(database: Database, worker: str, lease_s: float) -> Submission | None:
         SubmissionTable.state == "waiting",
         sa.and_(SubmissionTable.state == "verifying", SubmissionTable.lease_until < now),
     )
-    order = SubmissionTable.lease_until, SubmissionTable.received
+    order = SubmissionTable.lease_until.nulls_first(), SubmissionTable.received
     oldest = sa.select(SubmissionTable.id).where(free).order_by(*order).limit(1)
     # Whether it is still free is asked again by the update: of two workers, one gets it.
     taken = (

@@ -114,6 +114,9 @@ def _kept(store: Store, taken: Submission, worker: str, most_s: float) -> Genera
     def renew() -> None:
         while not done.wait(max(0.0, min(LEASE_S / 3, end - time.monotonic()))):
             if time.monotonic() >= end:
+                # Given back first: what the killed children make the other thread decide is void.
+                with contextlib.suppress(Exception):
+                    queue.give_back(store, taken.id, worker, counted=True)
                 _end_late(taken, most_s)
             with contextlib.suppress(Exception):
                 queue.renew(store, taken.id, worker, LEASE_S)
