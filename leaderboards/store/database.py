@@ -8,6 +8,7 @@ rows (ranks, the next hash of the ledger) is right when it is written.
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Generator
 from pathlib import Path
@@ -24,6 +25,8 @@ from treegrpo.leaderboards.store.objects import Objects
 DEFAULT_STORE = "sqlite:///leaderboard.sqlite"
 _WRITERS_LOCK = 0x7472656567727061
 _BUSY_MS = 30_000
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""What PostgreSQL (or UTF-8) has no place for in a text; JSON columns hold it as an escape."""
 
 
 class Database:
@@ -60,11 +63,12 @@ class Database:
         """Yield the one session that may write; all of it is kept, or nothing.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: it cannot be written, or not every database could hold one of the texts.
         """
         with translated(self.url), Session(self.engine) as session, session.begin():
             if self.engine.dialect.name == "postgresql":
                 session.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS_LOCK)))
+            event.listen(session, "before_flush", _check_texts)
             yield session
 
     def prepare(self) -> None:
@@ -80,6 +84,19 @@ class Database:
     def close(self) -> None:
         """Let go of every connection."""
         self.engine.dispose()
+
+
+def _check_texts(session: Session, *_: Any) -> None:
+    """Refuse a text that one database would keep and the other not."""
+    for row in (*session.new, *session.dirty):
+        for name, value in sa.inspect(row).dict.items():
+            found = _UNSTORABLE.search(value) if isinstance(value, str) else None
+            if found is not None:
+                raise StoreError(
+                    f"Writing {value!a:.100} as '{name}' of a {row.__tablename__} asked for, found "
+                    f"the character U+{ord(found[0]):04X} in it, which not every database holds. "
+                    "Leave it out."
+                )
 
 
 def _engine(url: URL) -> Engine:
@@ -109,13 +126,13 @@ def translated(url: URL) -> Generator[None]:
     except (exc.SQLAlchemyError, sqlite3.Error) as error:
         cause: Any = getattr(error, "orig", None) or error
         raise StoreError(
-            f"The results database '{url.render_as_string()}' asked for, but: "
+            f"The results database '{hidden(url.render_as_string())}' asked for, but: "
             f"{' '.join(str(cause).split())}. "
             "Give the URL of a database that treegrpo leaderboard add has made, or of a new one."
         ) from error
     except ModuleNotFoundError as error:
         raise StoreError(
-            f"The results database '{url.render_as_string()}' asked for, but its driver is "
+            f"The results database '{hidden(url.render_as_string())}' asked for, but its driver is "
             f"missing: {error}. For PostgreSQL: pip install 'treegrpo[postgresql]', and a URL "
             "that begins with postgresql+psycopg://. Else use sqlite:///FILE."
         ) from error
@@ -129,9 +146,9 @@ def checked_url(store: str, *, create: bool) -> URL:
     """
     try:
         url = make_url(store)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):  # the second for a port that is no number
         raise StoreError(
-            f"The results database '{store}' asked for, but that is no database URL. "
+            f"The results database '{hidden(store)}' asked for, but that is no database URL. "
             f"Write it as {DEFAULT_STORE}."
         ) from None
     file = sqlite_file(url)
@@ -148,6 +165,12 @@ def checked_url(store: str, *, create: bool) -> URL:
             "Make the folder, or give another path."
         )
     return url
+
+
+def hidden(store: str) -> str:
+    """Return the text of a URL, right or wrong, without what may be a password in it."""
+    no_login = re.sub(r"^(\w[\w+.-]*://)?+.*:.*@", r"\1***@", store, flags=re.DOTALL)
+    return re.sub(r"(password=)[^&]*", r"\1***", no_login, flags=re.IGNORECASE)
 
 
 def sqlite_file(url: URL) -> Path | None:

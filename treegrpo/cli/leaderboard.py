@@ -17,19 +17,23 @@ from treegrpo.cli.serve import serve_command, submit_command, token_app
 from treegrpo.cli.site import site_command
 from treegrpo.cli.stores import (
     AcceptChanged,
+    AllowedSigners,
     BundlePath,
+    EpisodeSeconds,
     ObjectsFolder,
     RunDigest,
+    StepSeconds,
     StoreUrl,
     TrustModule,
     Who,
+    limits,
 )
 from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.errors import Unverified
-from treegrpo.leaderboards.guarded import Limits
 from treegrpo.leaderboards.render import leaderboard_table, plain
 from treegrpo.leaderboards.signature import SIGNATURE, sign
 from treegrpo.leaderboards.store import DEFAULT_STORE, open_store
+from treegrpo.leaderboards.store.database import hidden
 from treegrpo.leaderboards.summary import summarise
 from treegrpo.leaderboards.verify import Options, verify
 
@@ -38,13 +42,6 @@ leaderboard_app = typer.Typer(
 )
 
 SampleSize = Annotated[int | None, typer.Option(min=1, help="Replay so many episodes only.")]
-StepSeconds = Annotated[
-    float | None, typer.Option(help="Replay in a process that is ended when a step takes longer.")
-]
-EpisodeSeconds = Annotated[float, typer.Option(help="The same for an episode.")]
-AllowedSigners = Annotated[
-    Path | None, typer.Option(help="File of known keys, as man ssh-keygen describes it.")
-]
 
 
 @leaderboard_app.command("add")
@@ -54,15 +51,24 @@ def add_command(
     objects: ObjectsFolder = None,
     trust_module: TrustModule = False,
     accept_changed: AcceptChanged = False,
+    step_seconds: StepSeconds = None,
+    episode_seconds: EpisodeSeconds = None,
+    allowed_signers: AllowedSigners = None,
     who: Who = "local",
 ) -> None:
     """Replay a bundle and add it to the results database."""
-    options = Options(trust_module=trust_module, accept_changed=accept_changed)
+    options = Options(
+        trust_module=trust_module,
+        accept_changed=accept_changed,
+        limits=limits(step_seconds, episode_seconds),
+        allowed_signers=allowed_signers,
+    )
     with open_store(store, create=True, objects=objects) as opened:
         digest = opened.add(bundle, who=who, options=options)
         found = opened.run_detail(digest)
     console = Console()
-    console.print(plain(f"Bundle {digest[:12]} verified; tier {found.row.tier}; it is in {store}"))
+    where = hidden(store)
+    console.print(plain(f"Bundle {digest[:12]} verified; tier {found.row.tier}; it is in {where}"))
     if found.not_fresh is not None:
         console.print(plain(f"It is not of tier 2: {found.not_fresh}."))
     if found.removed is not None:
@@ -76,7 +82,7 @@ def verify_command(
     accept_changed: AcceptChanged = False,
     sample: SampleSize = None,
     step_seconds: StepSeconds = None,
-    episode_seconds: EpisodeSeconds = 3600,
+    episode_seconds: EpisodeSeconds = None,
     allowed_signers: AllowedSigners = None,
 ) -> None:
     """Replay every action of a bundle and compare; exit code 2 when something differs."""
@@ -85,7 +91,7 @@ def verify_command(
         trust_module=trust_module,
         accept_changed=accept_changed,
         sample=sample,
-        limits=None if step_seconds is None else Limits(step_seconds, episode_seconds),
+        limits=limits(step_seconds, episode_seconds),
         allowed_signers=allowed_signers,
     )
     with Bar(console, "replayed") as bar:

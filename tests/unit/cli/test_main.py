@@ -33,7 +33,10 @@ OPTIONS = {
     "replay": "--module --show log",
     "view": "--open --out --serve --success-reward runs",
     "envs": "--suite",
-    "leaderboard add": "--accept-changed --objects --store --trust-module --who bundle",
+    "leaderboard add": (
+        "--accept-changed --allowed-signers --episode-seconds --objects --step-seconds --store "
+        "--trust-module --who bundle"
+    ),
     "leaderboard claim": "--objects --store --who file",
     "leaderboard epoch": "--objects --salt --store --who",
     "leaderboard export": "--format --out bundle",

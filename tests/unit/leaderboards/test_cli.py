@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ from typer.testing import CliRunner, Result
 from tests.unit.leaderboards.toy import TOY, ToyAgent, forge, half_right
 from treegrpo.cli.evaluate import eval_command
 from treegrpo.cli.leaderboard import leaderboard_app
-from treegrpo.envs.errors import UnknownOption
+from treegrpo.cli.stores import limits
+from treegrpo.envs.errors import TreegrpoError, UnknownOption
 from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.errors import BundleError, Unverified
+from treegrpo.leaderboards.guarded import Limits
+from treegrpo.leaderboards.store import open_store
 
 Call = Callable[..., Result]
 
@@ -113,3 +118,33 @@ def test_a_changed_source_is_refused_until_replay_alone_may_decide(
     assert "say --accept-changed" in str(result.exception)
     accepted = call("leaderboard", "add", tmp_path / "f", "--store", store, "--accept-changed")
     assert accepted.exit_code == 0, accepted.output
+
+
+def test_a_limit_of_the_episode_alone_has_an_effect(call: Call, tmp_path: Path) -> None:
+    call("eval", "--agent", "null", "--env", TOY, "--tasks", 1, "--out", tmp_path / "b")
+    for words in (["verify", tmp_path / "b"], ["add", tmp_path / "b", "--store", "sqlite:///x"]):
+        result = call("leaderboard", *words, "--episode-seconds", 0)
+        assert isinstance(result.exception, TreegrpoError)
+        assert "Limits(step_s=0.0) asked for" in str(result.exception)
+    assert limits(None, None) is None
+    assert limits(None, 5) == Limits(5, 5)
+    assert limits(2, None) == Limits(2, 3600)
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
+def test_a_board_names_the_signers_that_it_knows(call: Call, tmp_path: Path) -> None:
+    out, key, store = tmp_path / "b", tmp_path / "key", f"sqlite:///{tmp_path}/board.sqlite"
+    call("eval", "--agent", "null", "--env", TOY, "--tasks", 1, "--out", out)
+    words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ann", "-f", str(key)]
+    subprocess.run(words, check=True, capture_output=True)
+    assert call("leaderboard", "sign", out, "--key", key).exit_code == 0
+    known = tmp_path / "known"
+    known.write_text(f"ann@example.org {(tmp_path / 'key.pub').read_text()}")
+    added = call(
+        "leaderboard", "add", out, "--store", store, "--allowed-signers", known,
+        "--step-seconds", 60,
+    )  # fmt: skip
+    assert added.exit_code == 0, added.exception
+    with open_store(store) as opened:
+        [row] = opened.board(opened.boards()[0].id).rows
+    assert "ann@example.org" in str(row.signer)

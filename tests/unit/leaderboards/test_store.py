@@ -191,6 +191,10 @@ def test_a_removed_run_leaves_its_board_and_stays_visible_on_request(
         any_store.remove(second, reason="Again.")
     with pytest.raises(StoreError, match="without a reason"):
         any_store.remove(first, reason="  ")
+    for fields in ({"reason": "a\x00b"}, {"reason": "why", "who": "\ud800"}):
+        with pytest.raises(StoreError, match=r"of a (run|ledger) asked for, found the character U"):
+            any_store.remove(first, **fields)
+    assert any_store.run_detail(first).removed is None
     assert any_store.add(tmp_path / "b") == second
     assert len(only_board(any_store).rows) == 1
     any_store.remove(first, reason="It, too.")
@@ -340,7 +344,15 @@ def test_a_reader_waits_for_no_writer_and_sees_one_state(any_store: Store) -> No
     [
         ("board.sqlite", "that is no database URL"),
         ("sqlite:////nowhere/at/all/board.sqlite", "there is no file"),
+        ("sqlite:////nowhere/x@y/board.sqlite", "'sqlite:////nowhere/x@y/board.sqlite' asked for"),
         ("oracle+missing://host/db", "asked for, but"),
+        (
+            "postgresql//x:secret@host/db",
+            r"'\*\*\*@host/db' asked for, but that is no database URL",
+        ),
+        ("x:sec@ret:secret@host", r"'\*\*\*@host' asked for"),
+        ("postgresql://x:secret@host:port/db", r"'postgresql://\*\*\*@host:port/db' asked for"),
+        ("oracle+missing://host/db?user=x&password=secret", r"\?password=\*\*\*&user=x' asked"),
         ("postgresql+psycopg://x:secret@127.0.0.1:1/db", "Connection refused|connection failed"),
     ],
 )
