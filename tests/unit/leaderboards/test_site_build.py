@@ -167,10 +167,10 @@ def test_what_killed_builds_left_is_swept_after_a_day(tmp_path: Path) -> None:
     names = {name: f".out.{name}_000.{kind}" for name, kind in (
         ("past", "part"), ("olds", "old"), ("live", "part"),
     )}  # fmt: skip
-    others = [".out.of_them.part", ".out.other.past_000.part", ".out.past_000.tmp"]
+    others = [".out.of_their.part", ".out.other.past_000.part", ".out.past_000.tmp"]
     for name in (*names.values(), *others):
         (tmp_path / name).mkdir()
-        if name != ".out.of_them.part":  # of this form, but not a site
+        if name != ".out.of_their.part":  # of this form, but not a site
             (tmp_path / name / MARK).touch()
         age = 0 if "live" in name else 86_500
         os.utime(tmp_path / name, (time.time() - age, time.time() - age))
