@@ -6,7 +6,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +217,7 @@ def test_a_submission_that_hangs_ends_its_verifier_and_is_counted(
     store: Store, settings: ServerSettings
 ) -> None:
     one = send(store, settings, b"x")
-    short = settings.model_copy(update={"submission_seconds": 0.2})
+    short = settings.model_copy(update={"submission_seconds": 1})
     with subprocess.Popen(
         [sys.executable, "-c", HANGS], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
@@ -228,12 +227,11 @@ def test_a_submission_that_hangs_ends_its_verifier_and_is_counted(
         process.stdin.flush()
         child = int(process.stdout.readline())
         assert process.wait(timeout=120) == worker.LATE
-        assert f"Submission {one.id} took more than 0.2 s" in process.stderr.read()
+        assert f"Submission {one.id} took more than 1 s" in process.stderr.read()
     assert not running(child)
     with store.reading() as session:
         row = session.get_one(SubmissionTable, one.id)
-        assert (row.state, row.attempts) == ("verifying", 1)
-        assert row.lease_until is not None and row.lease_until < time.time() + worker.LEASE_S
+        assert (row.state, row.attempts, row.worker) == ("waiting", 1, None)
 
 
 def running(pid: int) -> bool:
