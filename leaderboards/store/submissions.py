@@ -66,7 +66,7 @@ def add(database: Database, path: Path, *, who: str, options: Options | None) ->
     if kept:
         keep_bundle(database.objects, bundle)  # mends files that were lost or damaged
         return bundle.digest
-    proved = None if known else _prove(bundle, options)
+    proved = None if known else prove(bundle, options)
     files = keep_bundle(database.objects, bundle)
     with database.writing() as session:
         if proved is not None and session.get(RunTable, bundle.digest) is None:
@@ -165,7 +165,7 @@ def proved_pinned(bundle: Bundle) -> Pinned | None:
 
 
 @dataclass(frozen=True)
-class _Proved:
+class Proved:
     """A bundle that replays, with all that can be known of it outside the database."""
 
     bundle: Bundle
@@ -174,17 +174,23 @@ class _Proved:
     scores: dict[str, Any]
 
 
-def _prove(bundle: Bundle, options: Options) -> _Proved:
+def prove(bundle: Bundle, options: Options) -> Proved:
+    """Return what is added of a bundle, after replaying it whole.
+
+    Raises:
+        BundleError: its sums are beyond what a database holds.
+        Unverified: its replay gives other results; the first difference is in the message.
+    """
     report = verify_bundle(bundle, options)
     if not report.verified:
         raise Unverified(
             f"Adding the bundle '{bundle.path}' asked for, but it does not verify: "
             f"{report.first_difference}. Evaluate again with this version, then add the new bundle."
         )
-    return _Proved(bundle, report, proved_pinned(bundle), score_columns(bundle.episodes))
+    return Proved(bundle, report, proved_pinned(bundle), score_columns(bundle.episodes))
 
 
-def _insert(session: Session, proved: _Proved, who: str) -> None:
+def _insert(session: Session, proved: Proved, who: str) -> None:
     bundle, report = proved.bundle, proved.report
     run = _run_row(session, proved, submitted=now())
     session.add(run)
@@ -203,7 +209,7 @@ def _insert(session: Session, proved: _Proved, who: str) -> None:
     rerank(session, run.board)
 
 
-def _run_row(session: Session, proved: _Proved, *, submitted: str) -> RunTable:
+def _run_row(session: Session, proved: Proved, *, submitted: str) -> RunTable:
     """Return the row of a run on its board, which is made where it is new."""
     manifest, report = proved.bundle.manifest, proved.report
     key, registration, reason = board_key(manifest), None, None

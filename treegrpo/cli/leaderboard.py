@@ -33,7 +33,8 @@ from treegrpo.leaderboards.errors import Unverified
 from treegrpo.leaderboards.render import leaderboard_table, plain
 from treegrpo.leaderboards.signature import SIGNATURE, sign
 from treegrpo.leaderboards.store import DEFAULT_STORE, open_store
-from treegrpo.leaderboards.store.database import hidden
+from treegrpo.leaderboards.store.database import checked_url, hidden, sqlite_file
+from treegrpo.leaderboards.store.submissions import prove
 from treegrpo.leaderboards.summary import summarise
 from treegrpo.leaderboards.verify import Options, verify
 
@@ -63,6 +64,9 @@ def add_command(
         limits=limits(step_seconds, episode_seconds),
         allowed_signers=allowed_signers,
     )
+    file = sqlite_file(checked_url(store, create=True))
+    if file is not None and not file.exists():
+        prove(read_bundle(bundle), options)  # what is refused leaves no empty database behind
     with open_store(store, create=True, objects=objects) as opened:
         digest = opened.add(bundle, who=who, options=options)
         found = opened.run_detail(digest)
