@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -70,9 +71,27 @@ def serve_command(
         writes_per_minute=writes_per_minute,
         environments=tuple(env or ()),
     )
-    with open_store(store, create=True, objects=objects) as opened:
+    with (
+        _listening(host, port) as listener,
+        open_store(store, create=True, objects=objects) as opened,
+    ):
         app = build_app(opened, settings)
-        uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False)
+        shown = f"[{host}]" if ":" in host else host
+        typer.echo(f"Serving at http://{shown}:{listener.getsockname()[1]} until Ctrl-C")
+        config = uvicorn.Config(app, log_level="warning", server_header=False)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; a place that is taken is found before anything is made."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2_048)
+    except OSError as error:
+        raise TreegrpoError(
+            f"Serving at {host}, port {port} asked for, but: {error.strerror}. Give another --host "
+            "or --port; --port 0 takes a free one."
+        ) from None
 
 
 def submit_command(

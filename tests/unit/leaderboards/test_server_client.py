@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,6 +161,15 @@ def test_tokens_on_the_command_line(tmp_path: Path) -> None:
     assert code == 0 and "ada" in output and secret not in output
     code, output = run("token", "revoke", "zzz", "--store", store)
     assert code != 0 and "found none of that id" in output
+
+
+def test_serving_at_a_taken_port_is_one_message_and_makes_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port, store = str(taken.getsockname()[1]), f"sqlite:///{tmp_path / 'board.sqlite'}"
+        code, output = run("serve", "--port", port, "--store", store)
+    assert code != 0
+    assert f"Serving at 127.0.0.1, port {port} asked for, but: Address already in use" in output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_submit_needs_its_token(tmp_path: Path) -> None:
