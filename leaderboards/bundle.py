@@ -106,6 +106,7 @@ def read_bundle(path: Path) -> Bundle:
             "Give the folder that treegrpo eval --out wrote."
         )
     _refuse_other_formats(path)
+    _refuse_suite(path)
     _check_names(path, {MANIFEST, EPISODES, FOLDER, SIGNATURE})
     manifest = _read_manifest(path)
     episodes = _read_episodes(path)
@@ -128,6 +129,18 @@ def _refuse_other_formats(path: Path) -> None:
         raise BundleError(
             f"The bundle '{path}' is of format 1 (one trajectories.jsonl), found where format "
             f"{FORMAT_VERSION} is read. Evaluate again with this version."
+        )
+
+
+def _refuse_suite(path: Path) -> None:
+    """Tell a folder of bundles, as an evaluation of a suite leaves it, from a broken bundle."""
+    if (path / MANIFEST).exists():
+        return
+    count = sum(1 for _ in path.glob(f"*/{MANIFEST}"))
+    if count:
+        raise BundleError(
+            f"A bundle at '{path}' asked for, found a folder of {count} bundles, as eval writes "
+            f"it for a suite. Give each of them: {path}/*"
         )
 
 

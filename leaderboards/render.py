@@ -21,12 +21,14 @@ _LEGEND = (
     "tasks; tier: 2 fresh seeds, 1 replayed, 0 claimed; old: the environment has changed since"
 )
 _COLUMNS = ("success", "95 % interval", "tasks", "calls", "tokens", "dollars", "tier")
+SHOWN_DIGITS = 8
+"""Of a run's digest: the fewest by which a command finds the run."""
 
 
 def leaderboard_table(boards: Sequence[Board]) -> Group:
     """Return one table per board; a letter says how far each number is proved."""
-    tables = [_board(board) for board in boards]
-    return Group(*tables, plain(_LEGEND if tables else "No rows."))
+    parts = [part for board in boards for part in (_board(board), plain(""))]
+    return Group(*parts, plain(_LEGEND if parts else "No rows."))
 
 
 def board_title(key: BoardKey) -> str:
@@ -39,16 +41,22 @@ def board_title(key: BoardKey) -> str:
 
 def _board(board: Board) -> Table:
     title = plain(board_title(board.key))
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0
+    )
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("agent", overflow="fold", min_width=8)
+    table.add_column("run", no_wrap=True, min_width=SHOWN_DIGITS)
     rows = [_cells(row) for row in board.rows]
     # A column in which nobody has a number takes no room from the others.
     shown = [name for name in _COLUMNS if any(cells[name] != "-" for cells in rows)]
     for name in shown:
-        table.add_column(name, justify="right", no_wrap=name != "tasks", min_width=4)
+        # Alone the interval takes a second line where the terminal is narrow: "[0.700," is 7 wide.
+        is_interval = name == "95 % interval"
+        least = 8 if is_interval else 4
+        table.add_column(name, justify="right", no_wrap=not is_interval, min_width=least)
     for cells in rows:
-        table.add_row(*(plain(cells[name]) for name in ("rank", "agent", *shown)))
+        table.add_row(*(plain(cells[name]) for name in ("rank", "agent", "run", *shown)))
     return table
 
 
@@ -63,9 +71,10 @@ def _cells(row: BoardRow) -> dict[str, str]:
     return {
         "rank": row.pinned or ("old" if row.outdated else f"{count(row.rank)}{ranged}"),
         "agent": row.agent,
+        "run": row.digest[:SHOWN_DIGITS],
         "success": f"{row.success:.3f} {letters.get('success', '?')}",
         "95 % interval": interval,
-        "tasks": "-" if row.trials is None else f"{row.num_tasks} x {row.trials}",
+        "tasks": "-" if row.trials is None else f"{row.num_tasks}x{row.trials}",
         "calls": _proved(calls, "tool_calls", letters),
         "tokens": _proved(count(row.sampled_tokens), "sampled_tokens", letters),
         "dollars": _proved(row.dollars or "-", "dollars", letters),

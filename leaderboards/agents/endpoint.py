@@ -4,7 +4,8 @@
                    that cannot be read. After Retry-After where it is given, else after a wait
                    that doubles. ProviderFailed when the last try fails.
     stops all      a wrong key (401, 403), no money (402, or said with 429), a redirect, and
-                   whatever is refused or unreachable before the first answer: AgentUnusable.
+                   whatever is refused, or fails in every try, before the first answer that can
+                   be read: AgentUnusable.
     ContextFull    the conversation is longer than the model can read.
     its episode's  any other refusal: ProviderFailed.
 
@@ -40,6 +41,10 @@ _CHARS_PER_TOKEN = 4
 _AGAIN = frozenset({408, 409, 425, 429})
 _KEYS = frozenset({401, 402, 403})
 _FULL = ("context_length_exceeded", "context length", "context window", "too many tokens")
+_ADDRESS = (
+    "No request has been answered yet. Check that it is running and that the URL is right (most "
+    "end in /v1), then give the same command again."
+)
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit")
 
 Payload = dict[str, Any]
@@ -168,17 +173,16 @@ class Endpoint:
 
     def _last(self, failed: _Again, requests: int) -> Exception | None:
         """Return the error to end with, if this was the last try."""
-        if requests > self._reach.retries and failed.is_away and not self._has_answered:
-            return AgentUnusable(
-                f"{self._told(str(failed))}. Check the URL, and that it is running."
-            )
+        if requests > self._reach.retries and not self._has_answered:
+            found = str(failed) if failed.is_away else f"{failed} ({requests} tries)"
+            return AgentUnusable(f"{self._told(found)}. {_ADDRESS}")
         if requests > self._reach.retries:
             return ProviderFailed(self._told(f"{failed} ({requests} tries)"))
         if failed.wait_s is not None and failed.wait_s > MAX_WAIT_S:
-            return ProviderFailed(
-                self._told(f"{failed}; it asks to wait {failed.wait_s:.0f} s, more than "
-                           f"{MAX_WAIT_S:.0f} s")
-            )  # fmt: skip
+            found = f"{failed}; it asks to wait {failed.wait_s:.0f} s, more than {MAX_WAIT_S:.0f} s"
+            if not self._has_answered:
+                return AgentUnusable(f"{self._told(found)}. Give the same command again later.")
+            return ProviderFailed(self._told(found))
         return None
 
     def _wait_s(self, failed: _Again, requests: int) -> float:
@@ -249,7 +253,7 @@ class Endpoint:
         if response.is_redirect:
             self._stop(f"{found} (redirects are not followed)", "Give the URL that it leads to.")
         if not self._has_answered:
-            self._stop(found, "Check the URL, the model and the settings.")
+            self._stop(found, "Check the URL (most end in /v1), the model and the settings.")
         raise ProviderFailed(self._told(found))
 
     def _stop(self, found: str, advice: str) -> Never:

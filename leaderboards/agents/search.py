@@ -18,6 +18,7 @@ function of the forked environment gives.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -108,7 +109,7 @@ class _Search:
             return
         self.done += Searched(0, 1, fork.episode.tool_calls - before)
         try:
-            worth = float(value(fork))
+            worth = _worth(value, fork)
         except BaseException:
             fork.close()
             raise
@@ -172,7 +173,8 @@ class SearchAgent:
         """Return per episode the next action of its best path, after a search at its first turn.
 
         Raises:
-            AgentUnusable: an environment that cannot be forked; and as the base agent.
+            AgentUnusable: an environment that cannot be forked, a value that is no number; and
+                as the base agent.
         """
         errors = self._plan([view for view in episodes if view.key not in self._plans])
         alone = [
@@ -277,6 +279,22 @@ class SearchAgent:
                 search.spent.append(usage_of(self._base.finish(key)))
             except Exception as error:  # noqa: BLE001 - the boundary: a crash is data
                 search.error = search.error or error
+
+
+def _worth(value: Value, env: ToolEnv) -> float:
+    """Return what a forked episode is worth; an agent that cannot tell searches nothing."""
+    found: object = value(env)
+    try:
+        number = float(found)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(found, str) or math.isnan(number):
+        name = f"{getattr(value, '__module__', '?')}:{getattr(value, '__name__', '?')}"
+        raise AgentUnusable(
+            f"A search with value={name} asked for, but it returned {ascii(found)[:100]}, which "
+            "is no number. Let it return one, then give the same command again."
+        )
+    return number
 
 
 def _forked(env: ToolEnv) -> ToolEnv:

@@ -20,7 +20,9 @@ from treegrpo.leaderboards.summary import success_by_task
 DEFAULT_RATE, DEFAULT_SHARE, DEFAULT_CORRELATION = 0.5, 0.5, 0.5
 TRIALS = (1, 2, 4, 8)
 
-Difference = Annotated[float, typer.Option(help="Difference of success rates to be seen.")]
+Difference = Annotated[
+    float, typer.Option(help="Difference of success rates to be seen, between 0 and 1.")
+]
 Power = Annotated[float, typer.Option(help="Chance to see it, between 0.05 and 1.")]
 From = Annotated[
     list[Path] | None,
@@ -52,6 +54,11 @@ def plan_command(
     correlation: Correlation = None,
 ) -> None:
     """Print how many tasks show a difference, paired and unpaired (two-sided, 5 %)."""
+    if not 0 < difference < 1:
+        raise TreegrpoError(
+            f"--difference {difference} asked for; success rates differ by a number between 0 "
+            "and 1. Give one, such as 0.05."
+        )
     split, found = (
         _observed(from_, rate, task_share) if from_ else (_stated(rate, task_share), None)
     )

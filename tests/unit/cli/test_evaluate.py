@@ -106,8 +106,7 @@ def test_a_model_without_a_price_costs_nothing_known(
 def test_failures_that_are_not_the_agents_are_told_apart(
     call: Call, chat: FakeChat, tmp_path: Path
 ) -> None:
-    chat.script = [says("hm")]
-    chat.answer = lambda body: Reply(status=500)
+    chat.answer = lambda body: Reply(status=500) if len(body["messages"]) > 1 else says("hm")
     result = call(
         *toy("openai:m", tmp_path / "b", "--base-url", chat.url, "--retries", 0, "--trials", 2),
         "--agent-arg", "backoff_s=0",
@@ -117,6 +116,19 @@ def test_failures_that_are_not_the_agents_are_told_apart(
     assert "4 of 4 episodes failed without the agent's doing (provider 4)." in words
     assert "They stay in the count and score 0." in words
     assert "--retry-failed 2" in words
+
+
+def test_an_endpoint_that_never_answers_leaves_no_bundle(
+    call: Call, chat: FakeChat, tmp_path: Path
+) -> None:
+    chat.answer = lambda body: Reply(raw=b"<html>Welcome</html>")
+    result = call(
+        *toy("openai:m", tmp_path / "b", "--base-url", chat.url, "--retries", 1),
+        "--agent-arg", "backoff_s=0",
+    )  # fmt: skip
+    assert isinstance(result.exception, AgentUnusable)
+    assert "most end in /v1" in str(result.exception)
+    assert not (tmp_path / "b").exists()
 
 
 def test_search_goes_around_any_agent(call: Call, tmp_path: Path) -> None:

@@ -105,5 +105,12 @@ def test_what_has_no_plan_is_refused(options: tuple[object, ...], message: str) 
     assert message in str(refused.exception)
 
 
+@pytest.mark.parametrize("difference", [2, 1, 0, -0.1, "nan", "inf"])
+def test_a_difference_that_rates_cannot_have_is_refused(difference: object) -> None:
+    refused = call("--difference", difference)
+    assert isinstance(refused.exception, TreegrpoError)
+    assert "asked for; success rates differ by a number between 0 and 1" in str(refused.exception)
+
+
 def test_trials_out_of_range_are_a_usage_error() -> None:
     assert call("--difference", 0.1, "--trials", 0).exit_code == 2

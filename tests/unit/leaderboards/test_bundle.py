@@ -58,6 +58,11 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], None] = lambda _: 
     (folder / "run.json").write_bytes(spelled(manifest, indent=2))
 
 
+def test_the_folder_of_a_suite_is_told_from_a_bundle(copy: Path) -> None:
+    with pytest.raises(BundleError, match=r"found a folder of 1 bundles, .*Give each of them: "):
+        read_bundle(copy.parent)
+
+
 def test_a_bundle_reads_back(original: Path) -> None:
     bundle = read_bundle(original)
     assert (bundle.manifest.format_version, bundle.manifest.num_tasks) == (2, 2)

@@ -100,17 +100,31 @@ def test_what_another_try_may_mend_is_tried_again(chat: FakeChat, clock: Clock, 
     mended = ask(chat, clock)
     assert isinstance(mended.answer, Answer)
     assert (mended.requests, clock.slept) == (2, [1.0])
-    chat.script = [reply] * 3
-    asked = ask(chat, clock)
+    chat.script = [says("yes"), *[reply] * 3]
+    _, asked = ask(chat, clock, 2, connections=1)
     assert isinstance(asked.answer, ProviderFailed)
     assert told in str(asked.answer)
     assert "(3 tries)" in str(asked.answer)
     assert (asked.requests, clock.slept) == (3, [1.0, 1.0, 2.0])
 
 
+@pytest.mark.parametrize("name", FAILURES)
+def test_what_fails_in_every_try_before_any_answer_stops_all(
+    chat: FakeChat, clock: Clock, name: str
+) -> None:
+    reply, told = FAILURES[name]
+    chat.script = [reply] * 3
+    with pytest.raises(
+        AgentUnusable, match=r"\(3 tries\)\. No request .*most end in /v1"
+    ) as failed:
+        ask(chat, clock)
+    assert told in str(failed.value)
+    assert (len(chat.asked), clock.slept) == (3, [1.0, 2.0])
+
+
 def test_an_endpoint_that_hangs_is_left_in_time(chat: FakeChat, clock: Clock) -> None:
-    chat.script = [Reply(hang=True)]
-    asked = ask(chat, clock, timeout_s=0.3, retries=0)
+    chat.script = [says("yes"), Reply(hang=True)]
+    _, asked = ask(chat, clock, 2, connections=1, timeout_s=0.3, retries=0)
     assert isinstance(asked.answer, ProviderFailed)
     assert "no answer within 0.3 s" in str(asked.answer)
 
@@ -129,10 +143,13 @@ def test_retry_after_is_kept(chat: FakeChat, clock: Clock) -> None:
 
 
 def test_a_wait_without_measure_is_no_wait(chat: FakeChat, clock: Clock) -> None:
-    chat.script = [Reply(status=429, headers={"retry-after": "86400"})]
-    asked = ask(chat, clock)
+    endless = Reply(status=429, headers={"retry-after": "86400"})
+    chat.script = [says("yes"), endless, endless]
+    _, asked = ask(chat, clock, 2, connections=1)
     assert isinstance(asked.answer, ProviderFailed)
     assert "it asks to wait 86400 s, more than 300 s" in str(asked.answer)
+    with pytest.raises(AgentUnusable, match=r"than 300 s\. Give the same command again later"):
+        ask(chat, clock)
     assert clock.slept == []
 
 
@@ -149,7 +166,7 @@ STOPS = {
     "wrong key": (Reply({"error": f"Incorrect API key provided: {KEY}"}, status=401), "[key]"),
     "forbidden": (Reply(status=403), "Check the key and the account"),
     "no money": (Reply({"error": {"code": "insufficient_quota"}}, status=429), "Check the key"),
-    "no such model": (Reply({"error": "no model"}, status=404), "Check the URL, the model"),
+    "no such model": (Reply({"error": "no model"}, status=404), "Check the URL (most end in /v1), the model"),
     "a redirect": (
         Reply(status=307, headers={"location": "http://127.0.0.1:1/"}), "redirects are not"
     ),
@@ -170,7 +187,7 @@ def test_what_would_fail_in_every_episode_stops_all(
 
 
 def test_nothing_at_the_url_stops_all(chat: FakeChat, clock: Clock) -> None:
-    with pytest.raises(AgentUnusable, match=r"no connection .*Check the URL, and that it is runn"):
+    with pytest.raises(AgentUnusable, match=r"no connection .*Check that it is running"):
         ask(chat, clock, url="http://127.0.0.1:9/v1")
     assert clock.slept == [1.0, 2.0]
 

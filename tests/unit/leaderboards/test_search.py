@@ -178,6 +178,18 @@ def test_no_text_and_no_value_are_the_agents_failure(tmp_path: Path) -> None:
     assert episode.failure_detail == "ZeroDivisionError: worth"
 
 
+@pytest.mark.parametrize("worth", ["x", "0.5", None, float("nan"), [1]], ids=ascii)
+def test_a_value_that_is_no_number_stops_all(worth: Any, tmp_path: Path) -> None:
+    def bad(env: Any) -> Any:
+        return worth
+
+    agent = SearchAgent(ToyAgent(half_right), value=bad)
+    with pytest.raises(AgentUnusable) as failed:
+        bundle_of(agent, tmp_path / "b", num_tasks=1)
+    assert f"value={__name__}:bad asked for, but it returned {worth!r}, " in str(failed.value)
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_fork_that_breaks_leads_nowhere(tmp_path: Path) -> None:
     whole = bundle_of(scripted_agent("oracle"), tmp_path / "whole", num_tasks=6)
     agent = SearchAgent(scripted_agent("oracle"), expand=2)

@@ -18,6 +18,7 @@ from tests.unit.leaderboards.stored import claimed, every_board, only_board, run
 from tests.unit.leaderboards.toy import TOY, ToyAgent, forge, half_right
 from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards.agents import scripted_agent
+from treegrpo.leaderboards.board import Board
 from treegrpo.leaderboards.bundle import read_bundle
 from treegrpo.leaderboards.errors import BundleError, StoreError, Unverified
 from treegrpo.leaderboards.head import Terms
@@ -74,6 +75,23 @@ def test_a_board_ranks_contestants_and_pins_the_scripted_agents(
     text = shown(leaderboard_table([only_board(any_store)]))
     for part in ("0.500 r", f"[{half.success_low:.3f}, {half.success_high:.3f}] c", "4,000 d"):
         assert part in text
+    assert half.digest[:8] in text.split()  # what `leaderboard get` asks for
+
+
+def test_a_table_in_80_columns_cuts_nothing(store: Store, tmp_path: Path) -> None:
+    store.add(run(tmp_path / "b", ToyAgent(half_right)))
+    key, [row] = only_board(store).key, only_board(store).rows
+    wide = row.model_copy(
+        update={
+            "agent": "warm start", "rank_low": 1, "rank_high": 2, "rank": 1, "num_tasks": 100,
+            "tool_calls": 12.5, "sampled_tokens": 123_456, "dollars": "0.1234",
+        }
+    )  # fmt: skip
+    lines = shown(leaderboard_table([Board(key=key, rows=[wide])]), width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    words = " ".join(lines).split()
+    assert {"warm", "start", row.digest[:8], "123,456", "0.1234", "tier", "100x1"} <= {*words}
+    assert "\N{HORIZONTAL ELLIPSIS}" not in "".join(lines)
 
 
 def test_another_option_split_track_or_task_list_is_another_board(
