@@ -134,7 +134,9 @@ def test_the_table_shows_every_row_pinned_ones_first(page: Page) -> None:
     assert [word for word in ("oracle", "random", "null") if word in pinned] == [
         "oracle", "random", "null",
     ]  # fmt: skip
-    assert page.js("return document.querySelector('#count').textContent") == "8 rows"
+    assert page.js("return document.querySelector('#count').textContent") == (
+        "8 ranked rows, 3 pinned"
+    )
     cell = "return document.querySelector('#rows tbody:nth-of-type(2) tr .c-success').textContent"
     best = max(row.success for row in make_board().rows if row.pinned is None)
     assert page.js(cell) == f"{100 * best:.1f}r"
@@ -161,7 +163,7 @@ def test_search_and_filters_narrow_the_table_and_stand_in_the_address(page: Page
     page.click("#q")
     page.type("GRPO")
     assert sorted(page.agents()) == ["flat-grpo 0.9M", "tree-grpo 0.9M"]
-    assert page.js("return document.querySelector('#count').textContent") == "2 of 8 rows"
+    assert page.js("return document.querySelector('#count').textContent") == "2 of 8 ranked rows"
     page.js(
         "const s = document.querySelector('#tier'); s.value = '2';"
         "s.dispatchEvent(new Event('change'))"
@@ -174,6 +176,13 @@ def test_search_and_filters_narrow_the_table_and_stand_in_the_address(page: Page
     page.type("nobody-has-this-name")
     assert page.js("return document.querySelector('#no-rows').innerText") == (
         "No row matches these filters."
+    )
+    assert page.js("return document.querySelector('#rows tbody').rows.length") == 0
+    page.open(f"{BOARD}#q=oracle")
+    assert page.js("return document.querySelector('#rows tbody').innerText").count("oracle") == 1
+    assert page.js("return document.querySelector('#no-rows').hidden") is True
+    assert page.js("return document.querySelector('#count').textContent") == (
+        "0 of 8 ranked rows, 1 pinned"
     )
 
 
@@ -243,7 +252,7 @@ def saved_csv(page: Page) -> list[dict[str, str]]:
 
 
 def test_the_csv_holds_the_rows_that_are_shown(page: Page) -> None:
-    page.open(f"{BOARD}#q=kestrel&sort=-tool_calls")
+    page.open(f"{BOARD}#provider=Kestrel&sort=-tool_calls")
     rows = saved_csv(page)
     assert page.js("return window.savedAs") == f"{KEY.id}.csv"
     assert [row["agent"] for row in rows] == [
@@ -275,6 +284,33 @@ def test_the_plot_draws_what_was_counted_and_lists_the_rest(page: Page) -> None:
     assert page.state() == {"view": "plot", "x": "calls"}
     assert page.js("return document.querySelectorAll('#plot .mark').length") == 8
     assert page.js("return document.querySelector('#uncounted')") is None
+
+
+def test_rows_of_one_name_are_told_apart_and_the_plot_opens_on_what_was_counted(
+    page: Page, site: Path
+) -> None:
+    rows = make_board((*AGENTS[:3], AGENTS[3])).rows
+    uncounted = {"agent": "scripted", "model": None, "sampled_tokens": None}
+    twins = [
+        rows[3].model_copy(update=uncounted | {"digest": digest_of(name)})
+        for name in ("first", "second")
+    ]
+    board = make_board().model_copy(update={"rows": [*rows[:3], *twins]})
+    (site / "boards/twins.html").write_text(render_board(board), encoding="utf-8")
+    page.open("boards/twins.html")
+    under = "return [...document.querySelectorAll('#rows .under')].map((line) => line.innerText)"
+    assert page.js(under) == [f"run {digest_of(name)[:6]}" for name in ("first", "second")]
+    page.click("#views [data-view=plot]")
+    pressed = "return document.querySelector('#costs [aria-pressed=true]').value"
+    assert page.js(pressed) == "calls" and page.state() == {"view": "plot"}
+    assert page.js("return document.querySelectorAll('#plot .mark').length") == 2
+
+
+def test_a_board_of_one_row_has_one_row(page: Page, site: Path) -> None:
+    board = make_board(AGENTS[3:4])
+    (site / "boards/one.html").write_text(render_board(board), encoding="utf-8")
+    page.open("boards/one.html")
+    assert page.js("return document.querySelector('#count').textContent") == "1 ranked row"
 
 
 def expected_frontier(points: dict[str, tuple[float, float]]) -> list[str]:
@@ -432,18 +468,20 @@ def test_light_dark_and_the_choice_is_kept(page: Page) -> None:
     ground = "return getComputedStyle(document.body).backgroundColor"
     page.open(BOARD)
     page.js("localStorage.clear()")
+    offered = "return document.querySelector('#theme').innerText"
     light = page.js(ground)
+    assert page.js(offered) == "Switch to dark"
     page.click("#theme")
     dark = page.js(ground)
-    assert (
-        light != dark and page.js("return document.querySelector('#theme').ariaPressed") == "true"
-    )
+    assert light != dark and page.js(offered) == "Switch to light"
     page.open("index.html")
     assert page.js(ground) == dark
     page.js("localStorage.clear()")
     look(page.driver, is_dark=True)
     page.open(BOARD)
-    assert page.js(ground) == dark
+    assert page.js(ground) == dark and page.js(offered) == "Switch to light"
+    look(page.driver)
+    page.until(f"{offered} === 'Switch to dark'")  # the system's choice holds while it is open
 
 
 @pytest.mark.parametrize("path", ["table", "plot", "compare", "index", "environment", "run"])
@@ -459,6 +497,15 @@ def test_nothing_sticks_out_at_360_pixels(page: Page, site: Path, path: str) -> 
     if path == "compare":
         page.until("return document.querySelector('#pairs')")
     assert page.js("return document.documentElement.scrollWidth") <= 360
+    right = "return document.querySelector(arguments[0]).getBoundingClientRect().right"
+    if path == "plot":
+        assert page.js(right, "#plot .axis-x") <= 360
+    if path == "table":
+        assert page.js(right, "#rows tbody .c-interval .span") <= 345
+        fades = "return document.querySelector('.table').classList.contains('more')"
+        page.until(fades)
+        page.js("document.querySelector('.table').scrollLeft = 9999")
+        page.until(f"return !(() => {{ {fades} }})()")
 
 
 def test_the_same_files_work_over_http_in_a_subfolder(browser: Any, site: Path) -> None:

@@ -13,7 +13,7 @@ from tests.browser import complaints, look
 from tests.viewer_fixture import HOSTILE, hostile_tree, question_trees, wide_tree, write_run
 from treegrpo.cli.view import write_view
 from treegrpo.cli.view_trees import question_tree
-from treegrpo.leaderboards.site.viewer import ViewerPage, render_viewer
+from treegrpo.leaderboards.site.viewer import ViewerPage, render_page, render_viewer
 from treegrpo.leaderboards.site.viewer_model import ViewerNode, ViewerTree
 
 Open = Callable[..., Any]
@@ -317,6 +317,22 @@ def test_hostile_text_is_shown_and_does_nothing(opened: Open) -> None:
 
 
 # ---- the pages of a run
+
+
+def test_a_bundles_table_keeps_its_words_whole_on_a_narrow_screen(
+    browser: Any, tmp_path: Path
+) -> None:
+    index = tmp_path / "index.html"
+    values = dict.fromkeys(("reward", "turns", "tool_calls", "tokens", "index", "trial"), "0")
+    row = values | {"page": "x", "task": "question-12", "outcome": "correct", "ending": "answered"}
+    text = render_page("viewer_bundle.html.j2", title="A run", facts=[], rows=[row])
+    index.write_text(text, encoding="utf-8")
+    look(browser, width=360, height=740)
+    browser.get(index.as_uri())
+    heights = "return [...document.querySelectorAll('tr')].map((line) => line.offsetHeight)"
+    assert max(browser.execute_script(heights)) < 40  # one line each
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 360
+    look(browser)
 
 
 def test_from_the_training_page_to_the_trees_of_a_step_and_back(

@@ -36,6 +36,12 @@
     select.closest("label").hidden = values.length < 2;
   };
 
+  const counted = (matching, all, pinned) => {
+    const number = app.format.fixed(0);
+    const rows = `${matching === all ? "" : `${number(matching)} of `}${number(all)} ranked ${all === 1 ? "row" : "rows"}`;
+    return pinned ? `${rows}, ${pinned} pinned` : rows;
+  };
+
   app.draw = () => {
     const state = app.state;
     if (!Object.hasOwn(VIEWS, state.view)) state.view = "table";
@@ -53,8 +59,7 @@
     }
     byId("old").checked = state.old === "0";
     const matching = app.data.ranked.filter(app.matches).length;
-    byId("count").textContent = matching === app.data.ranked.length
-      ? `${app.format.fixed(0)(matching)} rows` : `${app.format.fixed(0)(matching)} of ${app.format.fixed(0)(app.data.ranked.length)} rows`;
+    byId("count").textContent = counted(matching, app.data.ranked.length, app.pinnedRows().length);
     byId("clear").hidden = !(state.q || state.tier !== "0" || state.training || state.provider || state.old);
     app.drawChooser();
     VIEWS[state.view]();

@@ -31,8 +31,8 @@
     return value >= 1000 ? app.format.fixed(0)(value) : String(Number(value.toPrecision(3)));
   };
 
-  // As wide as its place, so that its text has the page's size; on small screens it scrolls.
-  app.chartWidth = (place) => Math.max(560, Math.floor(place.clientWidth));
+  // As wide as its place, so that its text has the page's size.
+  app.chartWidth = (place) => Math.max(280, Math.floor(place.clientWidth));
 
   // A frame whose y axis is success from 0 to 100 %. With `zero` a gutter left of a logarithmic
   // axis holds what costs nothing, for which a logarithm has no place.
@@ -51,7 +51,10 @@
         svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(share), y2: y(share) }),
         text("tick-y", LEFT - 8, y(share) + 4, `${100 * share}${share === 1 ? " %" : ""}`));
     }
+    let last = -Infinity; // numbers that would touch are left out
     for (const value of isLog ? logTicks(low, high) : evenTicks(high)) {
+      if (x(value) - last < 36) continue;
+      last = x(value);
       root.append(
         svg("line", { class: "tick", x1: x(value), x2: x(value), y1: y(0), y2: y(0) + 5 }),
         text("tick-x", x(value), y(0) + 19, app.tickText(value)));

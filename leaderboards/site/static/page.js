@@ -34,7 +34,16 @@ window.treegrpo = {};
   root.classList.add("js");
 
   const label = (button) => {
-    button.setAttribute("aria-pressed", String(isDark()));
+    button.textContent = isDark() ? "Switch to light" : "Switch to dark";
+  };
+
+  // The right edge of a box fades while something lies beyond it.
+  const fade = (box) => {
+    const look = () => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+    box.addEventListener("scroll", look, { passive: true });
+    const watcher = new ResizeObserver(look);
+    watcher.observe(box);
+    watcher.observe(box.firstElementChild);
   };
 
   // Copies a text; where the page may not, the text is shown selected, to be copied by hand.
@@ -61,7 +70,9 @@ window.treegrpo = {};
         stored((storage) => storage.setItem("theme", root.dataset.theme));
         label(theme);
       });
+      window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => label(theme));
     }
+    document.querySelectorAll(".scroll, .table").forEach(fade);
     for (const button of document.querySelectorAll("button[data-copy]")) {
       const source = document.getElementById(button.dataset.copy);
       button.addEventListener("click", () => app.copy(source.textContent, button));

@@ -10,6 +10,12 @@
     turns: ["Turns per episode", (row) => row.turns],
     seconds: ["Seconds per episode", (row) => row.wall_seconds],
   };
+  // What the reader chose; before that the first cost that anybody counted.
+  const unit = () => {
+    if (Object.hasOwn(COSTS, app.state.x)) return app.state.x;
+    const isCounted = (name) => app.data.ranked.some((row) => COSTS[name][1](row) !== null);
+    return Object.keys(COSTS).find(isCounted) ?? "tokens";
+  };
   const HEIGHT = 460;
   const MANY = 60; // above, only the frontier has error bars, and others when pointed at
 
@@ -25,7 +31,7 @@
 
   const line = (row, chart) => {
     const y = chart.y(row.success);
-    const words = `${row.agent} ${app.format.percent(row.success)} %`;
+    const words = `${app.label(row)} ${app.format.percent(row.success)} %`;
     return svg("g", { class: "floor" },
       svg("line", { x1: chart.left, x2: chart.right, y1: y, y2: y }),
       svg("text", { x: chart.right - 4, y: row.success > 0.95 ? y + 14 : y - 5 }, words));
@@ -34,8 +40,8 @@
   const mark = (point, chart, isBest) => {
     const { row, cost } = point;
     const [x, y] = [chart.x(cost), chart.y(row.success)];
-    const value = COSTS[app.state.x][0].toLowerCase();
-    const words = `${row.agent}: ${app.format.percent(row.success)} %, ${app.tickText(cost)} ${value}`;
+    const value = COSTS[unit()][0].toLowerCase();
+    const words = `${app.label(row)}: ${app.format.percent(row.success)} %, ${app.tickText(cost)} ${value}`;
     const span = row.success_low === null ? null
       : svg("line", { class: "error", x1: x, x2: x, y1: chart.y(row.success_low), y2: chart.y(row.success_high) });
     return svg("a", { class: `mark${isBest ? " best" : ""}${row.outdated ? " outdated" : ""}`, href: app.page(row), "aria-label": words },
@@ -46,14 +52,15 @@
   const names = (best, chart) => {
     const taken = [];
     return best.map(({ row, cost }) => {
-      const width = 6.6 * row.agent.length;
+      const words = app.label(row).slice(0, 40);
+      const width = 6.6 * words.length;
       const toLeft = chart.x(cost) + 10 + width > chart.right;
       const x = chart.x(cost) + (toLeft ? -10 : 10);
       const y = chart.y(row.success) - 8;
       const [from, to] = toLeft ? [x - width, x] : [x, x + width];
-      if (taken.some((one) => Math.abs(one.y - y) < 14 && one.from < to && from < one.to)) return null;
+      if (from < chart.left || taken.some((one) => Math.abs(one.y - y) < 14 && one.from < to && from < one.to)) return null;
       taken.push({ from, to, y });
-      return svg("text", { class: `name${toLeft ? " to-left" : ""}`, x, y }, row.agent.slice(0, 40));
+      return svg("text", { class: `name${toLeft ? " to-left" : ""}`, x, y }, words);
     });
   };
 
@@ -69,18 +76,17 @@
     el("div", {}, el("h3", {}, "On the frontier"),
       el("p", { class: "soft" }, "Nobody else costs as little and succeeds as often."),
       el("ol", { class: "plain" }, ...best.map(({ row, cost }) =>
-        el("li", {}, el("a", { href: app.page(row) }, row.agent), el("span", { class: "soft" },
+        el("li", {}, el("a", { href: app.page(row) }, app.label(row)), el("span", { class: "soft" },
           ` ${app.format.percent(row.success)} % at ${app.tickText(cost)}`))))),
     rows.length ? el("div", {}, el("h3", {}, `Not drawn (${rows.length})`),
       el("p", { class: "soft" }, "Nobody counted this cost."),
-      el("ul", { class: "plain", id: "uncounted" }, ...rows.map((row) => el("li", {}, row.agent)))) : null,
+      el("ul", { class: "plain", id: "uncounted" }, ...rows.map((row) => el("li", {}, app.label(row))))) : null,
   ].filter(Boolean);
 
   app.drawPlot = () => {
-    if (!Object.hasOwn(COSTS, app.state.x)) app.state.x = "tokens";
-    const [label, cost] = COSTS[app.state.x];
+    const [label, cost] = COSTS[unit()];
     for (const button of document.querySelectorAll("#costs button")) {
-      button.setAttribute("aria-pressed", String(button.value === app.state.x));
+      button.setAttribute("aria-pressed", String(button.value === unit()));
     }
     const rows = app.data.ranked.filter(app.matches);
     const points = rows.filter((row) => cost(row) !== null).map((row) => ({ row, cost: cost(row) }));
@@ -94,7 +100,7 @@
     const isBest = new Set(best);
     if (points.length > MANY) chart.root.classList.add("many");
     chart.root.append(
-      ...app.data.pinned.map((row) => line(row, chart)),
+      ...app.pinnedRows().map((row) => line(row, chart)),
       ...(best.length ? [steps(best, chart)] : []),
       ...points.filter((point) => !isBest.has(point)).map((point) => mark(point, chart, false)),
       ...best.map((point) => mark(point, chart, true)),

@@ -86,13 +86,21 @@
   ];
   app.column = Object.fromEntries(app.columns.map((column) => [column.id, column]));
 
+  const nameOf = (row) => JSON.stringify([row.agent, row.model]);
   app.read = () => {
     const data = JSON.parse(document.getElementById("data").textContent);
     data.all = decoded(data);
     data.ranked = data.all.filter((row) => row.pinned === null);
     data.pinned = data.all.filter((row) => row.pinned !== null);
+    const named = new Map();
+    for (const row of data.all) named.set(nameOf(row), (named.get(nameOf(row)) ?? 0) + 1);
+    for (const row of data.all) row.isTwin = named.get(nameOf(row)) > 1;
     return data;
   };
+
+  // Rows of one name and model are told apart by the first digits of their runs.
+  app.digits = (row) => (row.isTwin ? `run ${row.digest.slice(0, 6)}` : null);
+  app.label = (row) => (row.isTwin ? `${row.agent}, ${app.digits(row)}` : row.agent);
 
   app.tier = (row) => `${row.tier} ${TIERS[row.tier]}`;
   app.page = (row) => `../runs/${row.digest}.html`;

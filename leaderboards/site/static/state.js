@@ -2,7 +2,7 @@
 // What a reader has set, kept in the address after "#": a link shows others the same.
 (() => {
   const app = window.treegrpo;
-  const USUAL = { view: "table", sort: "rank", q: "", tier: "0", training: "", provider: "", old: "", cols: "", x: "tokens", unit: "tool_calls", rows: "" };
+  const USUAL = { view: "table", sort: "rank", q: "", tier: "0", training: "", provider: "", old: "", cols: "", x: "", unit: "tool_calls", rows: "" };
   app.state = { ...USUAL };
 
   const parse = () => {
@@ -32,15 +32,21 @@
     app.set({ rows: [...rest, ...(isChosen ? [app.name(row)] : [])].join(",") });
   };
 
+  const isFound = (row) => {
+    const text = [app.label(row), row.model, row.provider, row.training, row.signer].join(" ").toLowerCase();
+    return app.state.q.toLowerCase().split(/\s+/).every((word) => text.includes(word));
+  };
   app.matches = (row) => {
     const state = app.state;
-    const text = [row.agent, row.model, row.provider, row.training, row.signer].join(" ").toLowerCase();
-    return state.q.toLowerCase().split(/\s+/).every((word) => text.includes(word))
+    return isFound(row)
       && row.tier >= Number(state.tier)
       && (state.training === "" || (row.training ?? "unknown") === state.training)
       && (state.provider === "" || (row.provider ?? "unknown") === state.provider)
       && !(state.old === "0" && row.outdated);
   };
+
+  // Ceiling and floors give way to a search alone: beside filtered rows they are still the scale.
+  app.pinnedRows = () => app.data.pinned.filter(isFound);
 
   app.start = () => {
     parse();

@@ -39,6 +39,7 @@
     return [
       el("a", { href: app.page(row), class: "agent" }, row.agent),
       model ? el("span", { class: "under" }, model) : null,
+      row.isTwin ? el("span", { class: "under" }, app.digits(row)) : null,
       row.outdated ? el("span", { class: "tag", title: "the environment's source has changed since" }, "outdated") : null,
     ];
   };
@@ -59,7 +60,7 @@
   const rowOf = (row, columns) => {
     if (made.has(row.digest)) return made.get(row.digest);
     const box = el("input", {
-      type: "checkbox", "aria-label": `Compare ${row.agent}`,
+      type: "checkbox", "aria-label": `Compare ${app.label(row)}`,
       change: (event) => app.choose(row, event.target.checked),
     });
     const cells = columns.map((column) =>
@@ -113,11 +114,12 @@
     madeFor = wanted;
     const table = document.getElementById("rows");
     const rows = app.visibleRows();
+    const pinned = app.pinnedRows();
     table.tHead.replaceChildren(header(columns));
-    table.tBodies[0].replaceChildren(...app.data.pinned.map((row) => rowOf(row, columns)));
+    table.tBodies[0].replaceChildren(...pinned.map((row) => rowOf(row, columns)));
     table.tBodies[1].replaceChildren(...rows.map((row) => rowOf(row, columns)));
     const none = document.getElementById("no-rows");
-    none.hidden = rows.length > 0;
+    none.hidden = rows.length > 0 || (app.data.ranked.length > 0 && pinned.length > 0);
     none.textContent = app.data.ranked.length ? "No row matches these filters." : "No agent has been ranked here yet.";
     const names = app.chosen();
     for (const row of app.data.all) {
@@ -150,7 +152,7 @@
   app.startTable = () => {
     document.querySelector("#columns .menu").append(...chooser());
     document.getElementById("csv").addEventListener("click", () => {
-      save(`${app.data.id}.csv`, "text/csv", app.csv(app.data, [...app.data.pinned, ...app.visibleRows()]));
+      save(`${app.data.id}.csv`, "text/csv", app.csv(app.data, [...app.pinnedRows(), ...app.visibleRows()]));
     });
   };
   app.drawChooser = () => {
