@@ -57,7 +57,7 @@ def _route_boards(router: APIRouter, store: Store) -> None:
         return store.board(board_id)
 
     def environments() -> list[EnvironmentDetail]:
-        """What the boards are about: ceiling, floors, determinism, difficulty."""
+        """What the boards are about: ceiling, floors, replays on record, difficulty."""
         return environment_details(store)
 
     router.get("/health")(health)
