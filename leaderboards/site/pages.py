@@ -16,7 +16,7 @@ script and style; a server can send `POLICY` as a header too.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -64,7 +64,14 @@ def render_index(boards: Sequence[Board]) -> str:
         # Outdated rows are never the best, wherever the board has them.
         best = sorted(ranked, key=lambda row: (row.outdated, -row.success))[:_BEST_ROWS]
         groups[board.key.env_id].append(
-            {"key": board.key, "rows": best, "ranked": len(ranked), "kind": _tasks(board.key)}
+            {
+                "key": board.key,
+                "rows": best,
+                "ranked": len(ranked),
+                "kind": _tasks(board.key),
+                "size": _size(board),
+                "twins": _twins(board.rows),
+            }
         )
     return _render("index.html.j2", "", groups=groups)
 
@@ -76,6 +83,7 @@ def render_board(board: Board) -> str:
         "../",
         key=board.key,
         kind=_tasks(board.key),
+        size=_size(board),
         environment=_environment(board.key),
         data=Markup(embedded(board_data(board))),
     )
@@ -174,14 +182,34 @@ def _levels(tasks: Sequence[TaskDifficulty]) -> list[dict[str, Any]]:
 
 
 def _tasks(key: BoardKey) -> str:
-    """Return what a board's rows have in common, in words."""
+    """Return what a board's rows have in common, in words; a task list by its first digits."""
     if key.tasks == "claimed":
         return "claimed numbers, nothing replayed"
     if key.tasks == "fresh":
         return "registered runs, each on tasks of its own"
     if key.tasks.startswith("fresh:"):
-        return "registered runs on the same tasks"
-    return "open seeds, the same tasks for all"
+        return f"registered runs on the same tasks, list {key.tasks.removeprefix('fresh:')[:8]}"
+    return f"open seeds, the same tasks for all, list {key.tasks[:8]}"
+
+
+def _size(board: Board) -> str:
+    """Return "40 tasks x 2 trials", or "" where the rows do not share a number of tasks."""
+    tasks = {row.num_tasks for row in board.rows}
+    trials = sorted({row.trials for row in board.rows if row.trials is not None})
+    if len(tasks) != 1 or None in tasks or not trials:
+        return ""
+    (number,) = tasks
+    each = str(trials[0]) if len(trials) == 1 else f"{trials[0]} to {trials[-1]}"
+    return (
+        f"{number:,} {'task' if number == 1 else 'tasks'} \u00d7 "
+        f"{each} {'trial' if each == '1' else 'trials'}"
+    )
+
+
+def _twins(rows: Sequence[BoardRow]) -> set[str]:
+    """Return the digests of rows that share name and model with another row."""
+    count = Counter((row.agent, row.model) for row in rows)
+    return {row.digest for row in rows if count[row.agent, row.model] > 1}
 
 
 def _environment(key: BoardKey) -> str:

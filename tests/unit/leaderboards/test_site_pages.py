@@ -122,6 +122,33 @@ def test_the_index_shows_the_best_rows_of_each_board() -> None:
     assert "No board yet." in render_index([])
 
 
+def test_boards_and_rows_that_look_alike_are_told_apart() -> None:
+    board = make_board()
+    digest = board.key.tasks
+    words = f"open seeds, the same tasks for all, list {digest[:8]}"
+    assert f"40 tasks \u00d7 2 trials; {words}" in render_index([board])
+    assert f"<span>40 tasks \u00d7 2 trials</span><span>{words}</span>" in render_board(board)
+    assert words in render_environment(make_environment(board))
+    first, second = (row.model_copy(update={"agent": "scripted", "model": None})
+                     for row in board.rows[3:5])  # fmt: skip
+    rows = [first.model_copy(update={"trials": 1}), second.model_copy(update={"trials": 5})]
+    fresh = board.key.model_copy(update={"tasks": f"fresh:{digest}"})
+    page = render_index([Board(key=fresh, rows=rows)])
+    assert (
+        f"40 tasks \u00d7 1 to 5 trials; registered runs on the same tasks, list {digest[:8]}"
+        in page
+    )
+    assert all(f"run {row.digest[:6]}" in page for row in rows)
+    one = render_index([Board(key=fresh, rows=[rows[0].model_copy(update={"num_tasks": 1})])])
+    assert "1 task \u00d7 1 trial;" in one and "run " not in one.split("<ol>")[1]
+
+
+def test_a_board_whose_rows_have_tasks_of_their_own_has_no_one_size() -> None:
+    board = make_board(AGENTS[:2])
+    rows = [board.rows[0], board.rows[1].model_copy(update={"num_tasks": 7})]
+    assert "tasks \u00d7" not in render_index([board.model_copy(update={"rows": rows})])
+
+
 def test_an_outdated_row_is_never_the_best() -> None:
     board = make_board()
     best = max((row for row in board.rows if not row.pinned), key=lambda row: row.success)
