@@ -35,7 +35,7 @@ class Removal(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00]*$")]
+    reason: Annotated[str, Field(min_length=3, max_length=500)]
 
 
 def write_routes(store: Store, access: Access, settings: ServerSettings) -> APIRouter:
