@@ -140,7 +140,7 @@ def _refuse_suite(path: Path) -> None:
     if count:
         raise BundleError(
             f"A bundle at '{path}' asked for, found a folder of {count} bundles, as eval writes "
-            f"it for a suite. Give each of them: {path}/*"
+            f"it for a suite. Give them one by one: {path}/*"
         )
 
 

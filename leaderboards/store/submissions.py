@@ -128,8 +128,8 @@ def remove(database: Database, digest: str, *, who: str, reason: str) -> str:
         run = find_run(session, digest)
         if run.removed is not None:
             raise StoreError(
-                f"Removing run {run.digest[:12]} asked for, but it was removed before: "
-                f"{run.removed:.200} Nothing is left to do."
+                f"Removing run {run.digest[:12]} asked for, but it was removed before, "
+                f"with the reason '{run.removed:.200}'. Nothing is left to do."
             )
         run.removed = reason
         append(session, "remove", run.digest, who, {"reason": reason})

@@ -59,7 +59,7 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], None] = lambda _: 
 
 
 def test_the_folder_of_a_suite_is_told_from_a_bundle(copy: Path) -> None:
-    with pytest.raises(BundleError, match=r"found a folder of 1 bundles, .*Give each of them: "):
+    with pytest.raises(BundleError, match=r"found a folder of 1 bundles, .*Give them one by one: "):
         read_bundle(copy.parent)
 
 

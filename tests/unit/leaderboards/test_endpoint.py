@@ -166,7 +166,7 @@ STOPS = {
     "wrong key": (Reply({"error": f"Incorrect API key provided: {KEY}"}, status=401), "[key]"),
     "forbidden": (Reply(status=403), "Check the key and the account"),
     "no money": (Reply({"error": {"code": "insufficient_quota"}}, status=429), "Check the key"),
-    "no such model": (Reply({"error": "no model"}, status=404), "Check the URL (most end in /v1), the model"),
+    "no such model": (Reply({"error": "no model"}, status=404), "(most end in /v1), the model"),
     "a redirect": (
         Reply(status=307, headers={"location": "http://127.0.0.1:1/"}), "redirects are not"
     ),

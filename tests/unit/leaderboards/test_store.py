@@ -205,7 +205,7 @@ def test_a_removed_run_leaves_its_board_and_stays_visible_on_request(
     assert (detail.row.rank, detail.ledger[-1].kind, detail.ledger[-1].who) == (
         None, "remove", "ada",
     )  # fmt: skip
-    with pytest.raises(StoreError, match="was removed before: It was trained"):
+    with pytest.raises(StoreError, match="removed before, with the reason 'It was trained"):
         any_store.remove(second, reason="Again.")
     with pytest.raises(StoreError, match="without a reason"):
         any_store.remove(first, reason="  ")

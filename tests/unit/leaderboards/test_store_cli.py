@@ -56,6 +56,7 @@ def test_from_registration_to_a_row_of_tier_2(call: Call, tmp_path: Path) -> Non
     call("eval", "--agent", tmp_path / "model", "--env", TOY, "--tasks", 2, "--out", tmp_path / "t")
     said = call("register", "--like", tmp_path / "t", "--tasks", 4, "--who", "ada").output
     [line] = [one for one in said.splitlines() if one.startswith("treegrpo eval")]
+    assert "--requests-per-minute" not in line  # an option that was not given
     words = shlex.split(line)[2:]
     words[words.index("--agent") + 1] = str(tmp_path / "model")
     words[words.index("--out") + 1] = str(tmp_path / "fresh")
@@ -63,7 +64,7 @@ def test_from_registration_to_a_row_of_tier_2(call: Call, tmp_path: Path) -> Non
     added = call("add", tmp_path / "fresh", "--who", "ada").output
     assert "verified; tier 2" in added
     table = call("table", "--env", TOY).output
-    assert "fresh tasks" in table and re.search(r"1 \(1-1\) model +0\.500 r", table)
+    assert "fresh tasks" in table and re.search(r"1 \(1-1\) model +[0-9a-f]{8} 0\.500 r", table)
     late = call("add", tmp_path / "t").output
     assert "tier 1" in late and "not of tier 2" not in late
     ledger = call("ledger").output
