@@ -203,8 +203,10 @@ HANGS = """
 import subprocess, sys, time
 from treegrpo.leaderboards.server import worker
 
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
 def hang(*_):
-    child = subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=subprocess.DEVNULL)
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True, **quiet)
     print(child.pid, flush=True)
     time.sleep(600)
 
