@@ -300,6 +300,10 @@ def test_rows_of_one_name_are_told_apart_and_the_plot_opens_on_what_was_counted(
     page.open("boards/twins.html")
     under = "return [...document.querySelectorAll('#rows .under')].map((line) => line.innerText)"
     assert page.js(under) == [f"run {digest_of(name)[:6]}" for name in ("first", "second")]
+    page.open(f"boards/twins.html#view=compare&rows={name_of('first')}")
+    alone = "return document.querySelector('#comparison .empty')?.innerText"
+    assert page.until(alone).startswith(f"scripted, run {digest_of('first')[:6]} is chosen")
+    page.open("boards/twins.html")
     page.click("#views [data-view=plot]")
     pressed = "return document.querySelector('#costs [aria-pressed=true]').value"
     assert page.js(pressed) == "calls" and page.state() == {"view": "plot"}

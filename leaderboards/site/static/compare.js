@@ -27,10 +27,11 @@
       const number = (value, show) => el("td", {}, value === null ? app.missing() : show(value));
       const span = row.success_low === null ? "none" : `${app.format.percent(row.success_low)}\u2013${app.format.percent(row.success_high)}`;
       return el("tr", {}, el("td", {}, letter(i)),
-        el("th", { scope: "row", class: "text" }, el("a", { href: app.page(row) }, row.agent), row.model ? el("span", { class: "under" }, row.model) : null),
+        el("th", { scope: "row", class: "text" }, el("a", { href: app.page(row) }, row.agent), row.model ? el("span", { class: "under" }, row.model) : null,
+          row.isTwin ? el("span", { class: "under" }, app.digits(row)) : null),
         number(row.success, app.format.percent), el("td", {}, span),
         number(row.tokens, app.format.fixed(0)), number(row.tool_calls, app.format.fixed(1)), number(row.dollars, app.format.dollars),
-        el("td", {}, el("button", { type: "button", class: "quiet", "aria-label": `Remove ${row.agent}`, click: () => app.choose(row, false) }, "Remove")));
+        el("td", {}, el("button", { type: "button", class: "quiet", "aria-label": `Remove ${app.label(row)}`, click: () => app.choose(row, false) }, "Remove")));
     })));
 
   const differenceBar = (found, reach) => {
@@ -94,7 +95,7 @@
         }
         one.shares.forEach((share, y) => {
           const [px, py] = [left + x * size, 18 + y * size];
-          const words = `task ${one.task.split(":")[0]}, ${rows[y].agent}: ${share === null ? "not tried" : `${Math.round(100 * share)} %`}`;
+          const words = `task ${one.task.split(":")[0]}, ${app.label(rows[y])}: ${share === null ? "not tried" : `${Math.round(100 * share)} %`}`;
           root.append(svg("g", {}, svg("title", {}, words),
             svg("rect", { class: share === null ? "cell absent" : "cell", x: px, y: py, width: size - 2, height: size - 2 }),
             share ? svg("rect", { class: `fill s${y}`, x: px, y: py + (size - 2) * (1 - share), width: size - 2, height: (size - 2) * share }) : null));
@@ -128,7 +129,7 @@
     const found = rows.map((row) => runs.get(row.digest).curves[unit] || null);
     const buttons = el("div", { class: "choices", role: "group", "aria-label": "Budget counted in" }, ...Object.keys(UNITS).map((name) =>
       el("button", { type: "button", value: name, "aria-pressed": String(name === unit), click: () => app.set({ unit: name }) }, UNITS[name])));
-    const missing = rows.filter((_, i) => !found[i]).map((row) => row.agent);
+    const missing = rows.filter((_, i) => !found[i]).map(app.label);
     const note = missing.length ? el("p", { class: "soft", id: "no-curve" }, `Not drawn, since nobody counted ${UNITS[unit]}: ${missing.join(", ")}`) : null;
     const high = Math.max(0, ...found.flatMap((curve) => (curve ? [curve.at(-1)[0]] : []))) * 1.05;
     if (!high) return [buttons, note || el("p", { class: "soft" }, `No episode cost any ${UNITS[unit]}.`)];
@@ -155,14 +156,14 @@
     const rows = names.map((name) => app.data.all.find((row) => row.digest.startsWith(name))).filter((row) => row && row.tier > 0).slice(0, 4);
     const target = document.getElementById("comparison");
     if (rows.length < 2) {
-      target.replaceChildren(el("p", { class: "card empty" }, rows.length ? `${rows[0].agent} is chosen; choose one more row in the table.` : "Choose two to four rows in the table."));
+      target.replaceChildren(el("p", { class: "card empty" }, rows.length ? `${app.label(rows[0])} is chosen; choose one more row in the table.` : "Choose two to four rows in the table."));
       return;
     }
     rows.forEach(load);
     const parts = [section("Chosen rows", null, el("div", { class: "scroll" }, chosenTable(rows)))];
     if (rows.some((row) => !runs.has(row.digest))) parts.push(el("p", { class: "card empty" }, "Loading\u2026"));
     else if (rows.some((row) => runs.get(row.digest) === null)) {
-      const lost = rows.filter((row) => runs.get(row.digest) === null).map((row) => row.agent).join(", ");
+      const lost = rows.filter((row) => runs.get(row.digest) === null).map(app.label).join(", ");
       parts.push(el("p", { class: "card empty" }, `The outcomes of ${lost} are not beside this page: the file in data/ is missing.`));
     } else {
       parts.push(
