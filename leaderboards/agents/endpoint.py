@@ -227,9 +227,10 @@ class Endpoint:
             async for piece in response.aiter_bytes():
                 data += piece
                 if len(data) > MAX_ANSWER_BYTES:
-                    raise ProviderFailed(
-                        self._told(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
-                    )
+                    found = f"the answer has more than {MAX_ANSWER_BYTES} bytes"
+                    if not self._has_answered:
+                        self._stop(found, _ADDRESS)
+                    raise ProviderFailed(self._told(found))
         return response, bytes(data)
 
     def _read(self, data: bytes) -> Answer:

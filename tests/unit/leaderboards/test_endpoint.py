@@ -207,10 +207,13 @@ def test_a_full_context_is_told_apart(chat: FakeChat, clock: Clock) -> None:
 
 
 def test_an_answer_without_end_is_not_kept(chat: FakeChat, clock: Clock) -> None:
-    chat.script = [Reply(raw=b" " * (MAX_ANSWER_BYTES + 1))]
-    asked = ask(chat, clock)
+    endless = Reply(raw=b" " * (MAX_ANSWER_BYTES + 1))
+    chat.script = [says("yes"), endless, endless]
+    _, asked = ask(chat, clock, 2, connections=1)
     assert isinstance(asked.answer, ProviderFailed)
     assert "the answer has more than 8388608 bytes" in str(asked.answer)
+    with pytest.raises(AgentUnusable, match=r"more than 8388608 bytes\. No request has been"):
+        ask(chat, clock)
 
 
 @pytest.mark.parametrize(
