@@ -29,19 +29,10 @@ from treegrpo.leaderboards.schema import (
     Tokens,
 )
 from treegrpo.leaderboards.stats import UNIT, clustered_interval
+from treegrpo.leaderboards.verify import WORDS
 
 Words = dict[str, Literal["replayed", "recomputed", "declared"]]
-REPLAYED: Words = {
-    "success": "replayed",
-    "reward": "replayed",
-    "turns": "replayed",
-    "tool_calls": "replayed",
-    "interval": "recomputed",
-    "failures": "declared",
-    "sampled_tokens": "declared",
-    "dollars": "declared",
-    "wall_seconds": "declared",
-}
+REPLAYED: Words = dict(WORDS)
 DECLARED: Words = dict.fromkeys(REPLAYED, "declared")
 HOSTILE = (
     "<script>window.hacked=1</script><img src=x onerror=window.hacked=2>"

@@ -12,6 +12,7 @@ from fastapi import HTTPException
 from starlette.concurrency import run_in_threadpool
 
 from treegrpo.leaderboards.errors import BundleError
+from treegrpo.leaderboards.files import sync_folder
 
 _STALE_S = 3_600.0
 
@@ -46,7 +47,7 @@ async def receive(
             file.flush()
             await run_in_threadpool(os.fsync, file.fileno())
         part.rename(archive_file(inbox, submission_id))
-        await run_in_threadpool(_sync_folder, inbox)
+        await run_in_threadpool(sync_folder, inbox)
     finally:
         part.unlink(missing_ok=True)
     return hasher.hexdigest()
@@ -73,11 +74,3 @@ def sweep(inbox: Path, is_open: Callable[[str], bool]) -> None:
         # Another server may be receiving into the same inbox at this moment.
         if time.time() - path.stat().st_mtime > _STALE_S and not is_open(path.stem):
             path.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,7 +16,6 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Literal, get_args
 
 import sqlalchemy as sa
@@ -26,6 +25,7 @@ from treegrpo.envs.errors import TreegrpoError
 from treegrpo.leaderboards.errors import first_fault
 from treegrpo.leaderboards.server.tables import TokenTable
 from treegrpo.leaderboards.store.database import Database
+from treegrpo.leaderboards.store.ledger import now
 from treegrpo.leaderboards.store.store import LOCAL
 
 Scope = Literal["read", "submit", "admin"]
@@ -79,7 +79,7 @@ def new_token(database: Database, owner: str, scopes: Iterable[str]) -> tuple[st
             "store's own machine. Give another name."
         )
     secret = PREFIX + secrets.token_urlsafe(32)
-    row = TokenTable(digest=_digest(secret), owner=owner, scopes=list(wanted), created=_now())
+    row = TokenTable(digest=_digest(secret), owner=owner, scopes=list(wanted), created=now())
     with database.writing() as session:
         session.add(row)
         token = _token(row)
@@ -114,7 +114,7 @@ def revoke_token(database: Database, token_id: str) -> Token:
                 f"Revoking the token '{token_id}' asked for, found {'several' if rows else 'none'} "
                 "of that id. List them with treegrpo leaderboard token list."
             )
-        rows[0].revoked = rows[0].revoked or _now()
+        rows[0].revoked = rows[0].revoked or now()
         return _token(rows[0])
 
 
@@ -125,7 +125,3 @@ def _token(row: TokenTable) -> Token:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
